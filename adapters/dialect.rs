@@ -1,0 +1,342 @@
+//! What a dialect is: a profile, two pure functions, and a double of its upstream.
+//!
+//! A dialect has no I/O, no clock and no credential. What waits, retries or remembers lives in the gateway.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::contract::{Call, Fault, FaultCode, Identifier, IdentifierKind, Plan, Reading, Target, Wait};
+
+/// The longest identifier that any dialect may accept, in bytes.
+pub const MAX_IDENTIFIER_BYTES: usize = 128;
+
+/// One upstream's way of asking for a delete and of answering, bound to one connection's settings.
+pub trait Dialect: fmt::Debug + Send + Sync {
+    /// What this dialect can do and how it wants to be treated.
+    fn profile(&self) -> &'static Profile;
+
+    /// The calls for these contacts. Every slot lands in exactly one call or in `refused`. Deterministic;
+    /// no credential in it.
+    fn plan(&self, targets: &[Target]) -> Plan;
+
+    /// What a complete reply means for the contacts that the call covers. Never panics, whatever the bytes.
+    fn interpret(&self, call: &Call, reply: &http::Response<Bytes>) -> Reading;
+
+    /// How many contacts one call of this connection covers at most.
+    fn max_contacts_per_call(&self) -> usize;
+
+    /// The upstream's own way to obtain a credential, where it has one.
+    fn sign_in(&self) -> Option<&dyn SignIn>;
+}
+
+/// How a connection's account is turned into a short-lived token. Pure: the gateway does the waiting.
+pub trait SignIn {
+    /// The request that asks for a token. It carries the account's secret: never log it.
+    fn request(&self, account: &Account<'_>) -> Result<http::Request<Bytes>, SettingsError>;
+
+    /// What the reply to that request means. Never panics, whatever the bytes.
+    fn read(&self, reply: &http::Response<Bytes>) -> SignInReading;
+}
+
+/// The members of a connection's `credentials`, with their secrets in the clear, for one sign-in.
+#[derive(Clone, Copy)]
+pub struct Account<'a>(pub &'a [(&'a str, &'a str)]);
+
+impl Account<'_> {
+    /// A member's text; empty if it is not there, which `CredentialForm` rules out.
+    pub fn text(&self, member: &str) -> &str {
+        self.0.iter().find(|(name, _)| *name == member).map_or("", |(_, text)| text)
+    }
+}
+
+/// What a reply to a sign-in means.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SignInReading {
+    /// A token, and for how many seconds it holds if the upstream or its documentation says so.
+    Token {
+        /// The token itself: a secret.
+        value: String,
+        /// Its life in seconds.
+        lifetime_s: Option<u64>,
+    },
+    /// The account is refused. Trying again with the same secret is of no use and may lock it out.
+    Refused,
+    /// No more sign-ins for now.
+    Throttled(Option<Wait>),
+    /// Nothing usable: an error of the upstream, or an answer that cannot be read.
+    Unusable,
+}
+
+impl fmt::Debug for SignInReading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Token { .. } => "Token(…)",
+            Self::Refused => "Refused",
+            Self::Throttled(_) => "Throttled",
+            Self::Unusable => "Unusable",
+        })
+    }
+}
+
+/// What is the same for every connection of a dialect.
+#[derive(Debug)]
+pub struct Profile {
+    /// The name in configuration, metrics and answers; also the name of the dialect's folder.
+    pub id: &'static str,
+    /// The product's name, for people.
+    pub title: &'static str,
+    /// The vendor's pages that the dialect was written from.
+    pub docs: &'static [&'static str],
+    /// One line on how a delete is asked for.
+    pub style: &'static str,
+    /// Contacts in one call, unless the connection says otherwise.
+    pub max_contacts_per_call: usize,
+    /// What a connection may raise that to; 1 where the upstream takes one contact a call.
+    pub contacts_per_call_ceiling: usize,
+    /// Which identifiers it takes.
+    pub identifiers: &'static [IdentifierRule],
+    /// How many calls the vendor allows, where it says so.
+    pub pace: Option<Pace>,
+    /// How it wants to be shown a credential.
+    pub auth: AuthScheme,
+    /// What can prove a deletion here, strongest first.
+    pub evidence: &'static [crate::Evidence],
+    /// What no vendor page says, and this dialect assumes; each is a setting or errs towards `unknown`.
+    pub assumptions: &'static [&'static str],
+}
+
+impl Profile {
+    /// The rule for an identifier, or the reason why it cannot be sent.
+    pub fn admit(&self, identifier: &Identifier) -> Result<&'static IdentifierRule, Fault> {
+        let rule = self.identifiers.iter().find(|rule| rule.kind == identifier.kind());
+        let rule = rule.ok_or_else(|| Fault::new(FaultCode::UnsupportedIdentifier))?;
+        let size = match identifier {
+            Identifier::External { provider, id } => provider.len().max(id.len()),
+            other => other.text().len(),
+        };
+        if size <= MAX_IDENTIFIER_BYTES && (rule.accepts)(identifier) {
+            Ok(rule)
+        } else {
+            Err(Fault::new(FaultCode::InvalidIdentifier))
+        }
+    }
+
+    /// Parts contacts into those that can be sent and the reasons for the others.
+    pub fn sift(&self, targets: &[Target]) -> (Vec<Target>, Vec<(crate::Slot, Fault)>) {
+        let mut sendable = Vec::with_capacity(targets.len());
+        let mut refused = Vec::new();
+        for target in targets {
+            match self.admit(&target.identifier) {
+                Ok(_) => sendable.push(target.clone()),
+                Err(fault) => refused.push((target.slot, fault)),
+            }
+        }
+        (sendable, refused)
+    }
+}
+
+/// One kind of identifier that a dialect takes.
+#[derive(Debug)]
+pub struct IdentifierRule {
+    /// The kind.
+    pub kind: IdentifierKind,
+    /// Its form, in words for people, as the end of "must be …".
+    pub syntax: &'static str,
+    /// Whether a delete by it may be repeated: not where the identifier may by then name another contact.
+    pub replay_safe: bool,
+    /// The allow-list grammar. What it refuses is never sent.
+    pub accepts: fn(&Identifier) -> bool,
+    /// Whether upper and lower case name the same contact, as in hexadecimal digits.
+    pub case_blind: bool,
+}
+
+impl IdentifierRule {
+    /// The text by which two identifiers of this rule are the same contact. Only for comparing: what is
+    /// sent is always what the caller wrote.
+    pub fn key<'i>(&self, identifier: &'i Identifier) -> Cow<'i, str> {
+        match identifier {
+            Identifier::External { provider, id } => Cow::Owned(format!("{provider}\u{0}{id}")),
+            other if self.case_blind && other.text().bytes().any(|b| b.is_ascii_uppercase()) => {
+                Cow::Owned(other.text().to_ascii_lowercase())
+            }
+            other => Cow::Borrowed(other.text()),
+        }
+    }
+}
+
+/// A vendor's limit: so many calls in so many seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Calls.
+    pub calls: u32,
+    /// Seconds.
+    pub per_s: u32,
+}
+
+/// How an upstream wants to be shown a credential, and what a connection may be given for it.
+#[derive(Debug)]
+pub struct AuthScheme {
+    /// The header that carries it, in lower case.
+    pub header: &'static str,
+    /// What stands before it in that header, for example `Bearer ` with its space.
+    pub prefix: &'static str,
+    /// The sets of members that `credentials` may have; exactly one must fit.
+    pub forms: &'static [CredentialForm],
+}
+
+/// One set of members that a connection's `credentials` may have.
+#[derive(Debug)]
+pub struct CredentialForm {
+    /// The members, all required.
+    pub members: &'static [Member],
+    /// What becomes of them.
+    pub grant: Grant,
+}
+
+/// One member of a connection's `credentials`.
+#[derive(Debug)]
+pub struct Member {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it is a secret, which configuration may only refer to.
+    pub secret: bool,
+}
+
+/// How the members of `credentials` become a header.
+#[derive(Debug)]
+pub enum Grant {
+    /// The one secret member is the credential.
+    Fixed,
+    /// A JSON Web Token that the gateway signs with HS256 (RFC 7519): `client_id` under `id_claim`, `client_secret` as key.
+    SignedJwt {
+        /// The claim that carries the client id.
+        id_claim: &'static str,
+        /// The `sub` claim.
+        subject: &'static str,
+    },
+    /// A token from the dialect's `sign_in`.
+    SignIn,
+}
+
+/// A setting of a connection that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct SettingsError {
+    /// The setting, as it stands in the file; empty where none can be named.
+    pub key: String,
+    /// What is wrong, without its value.
+    pub message: String,
+}
+
+impl SettingsError {
+    /// Says what is wrong with a setting.
+    pub fn new(key: &str, message: impl Into<String>) -> Self {
+        Self { key: key.to_owned(), message: message.into() }
+    }
+}
+
+/// One line of `DIALECTS`.
+#[derive(Debug)]
+pub struct Registration {
+    /// The dialect's profile.
+    pub profile: &'static Profile,
+    /// Binds the dialect to a connection's settings: `base_url`, the dialect's own keys and, for dialects that
+    /// take several contacts a call, `max_contacts_per_call`. Bad settings fail here and nowhere later.
+    pub open: fn(Value) -> Result<Box<dyn Dialect>, SettingsError>,
+    /// A whole connection in TOML that `double` accepts, credentials included.
+    pub example: &'static str,
+    /// A fresh double of the upstream, that knows the example's account and holds no contact.
+    pub double: fn() -> Box<dyn Double>,
+}
+
+/// The upstream's side of a dialect: a stateful fake, pure too. Its log is the truth that tests compare with.
+pub trait Double: Send {
+    /// Lets the upstream hold a contact. A `held` one is there and the upstream refuses to delete it, in the vendor's own way.
+    fn seed(&mut self, identifier: &Identifier, held: bool);
+
+    /// Whether the upstream has the contact now.
+    fn holds(&self, identifier: &Identifier) -> bool;
+
+    /// Carries out one request. `now_s` is the time in seconds since 1970-01-01 UTC.
+    fn answer(&mut self, request: &http::Request<Bytes>, now_s: u64) -> Answer;
+}
+
+/// What a double did with a request.
+#[derive(Debug)]
+pub struct Answer {
+    /// The reply, in the vendor's form.
+    pub response: http::Response<Bytes>,
+    /// The contacts that this request deleted.
+    pub deleted: Vec<Identifier>,
+}
+
+/// Finds contacts of a call by the identifiers that a reply names. Hexadecimal case does not matter; position never decides.
+///
+/// Most upstreams answer in the order of the request, so the next contact is tried first and a map is only made
+/// for those that do not.
+#[derive(Debug)]
+pub struct Roster<'c> {
+    targets: &'c [Target],
+    next: usize,
+    by_key: Option<HashMap<String, usize>>,
+}
+
+impl<'c> Roster<'c> {
+    /// Over the contacts of a call.
+    pub fn new(call: &'c Call) -> Self {
+        Self { targets: &call.targets, next: 0, by_key: None }
+    }
+
+    /// The position in `call.targets` of the contact with this identifier text, or `None` if the call did not name it.
+    pub fn find(&mut self, text: &str) -> Option<usize> {
+        if let Some(target) = self.targets.get(self.next)
+            && target.identifier.text().eq_ignore_ascii_case(text)
+        {
+            self.next += 1;
+            return Some(self.next - 1);
+        }
+        let targets = self.targets;
+        let map = self.by_key.get_or_insert_with(|| {
+            let keys = targets.iter().map(|t| t.identifier.text().to_ascii_lowercase());
+            keys.zip(0..).collect()
+        });
+        let found = map.get(&text.to_ascii_lowercase()).copied();
+        if let Some(position) = found {
+            self.next = position + 1;
+        }
+        found
+    }
+}
+
+/// Reads a connection's settings into the dialect's own type. The error names the key and never repeats a value.
+pub fn read_settings<T: DeserializeOwned>(settings: Value) -> Result<T, SettingsError> {
+    serde_path_to_error::deserialize(settings).map_err(|err| {
+        let path = err.path().to_string();
+        let key = if path == "." { String::new() } else { path };
+        SettingsError { key, message: without_values(&err.into_inner().to_string()) }
+    })
+}
+
+/// Takes quoted values out of serde's messages, for example out of `invalid type: string "…", expected u32`.
+fn without_values(message: &str) -> String {
+    let Some(start) = message.find("string \"") else { return message.to_owned() };
+    let head = &message[..start];
+    let rest = &message[start + 8..];
+    let tail = rest.rfind('"').map_or("", |end| &rest[end + 1..]);
+    format!("{head}string{tail}")
+}
+
+/// Checks `max_contacts_per_call` against the profile's ceiling.
+pub fn batch_size(asked: Option<usize>, profile: &Profile) -> Result<usize, SettingsError> {
+    let size = asked.unwrap_or(profile.max_contacts_per_call);
+    if (1..=profile.contacts_per_call_ceiling).contains(&size) {
+        return Ok(size);
+    }
+    let message = format!("must be from 1 to {}", profile.contacts_per_call_ceiling);
+    Err(SettingsError::new("max_contacts_per_call", message))
+}

@@ -1,0 +1,38 @@
+//! The upstream dialects of onedelete, as pure functions.
+//!
+//! A dialect is contacts in → upstream calls out ([`Dialect::plan`]) and upstream reply in → outcomes out
+//! ([`Dialect::interpret`]). Every folder here is a dialect, every file is shared by all of them. This crate does no
+//! I/O, knows no clock, no runtime and no HTTP client, and names no credential.
+//!
+//! A new dialect is one folder and one line in [`DIALECTS`]; the laws in `conformance.rs` then hold it to what every
+//! dialect promises.
+
+pub mod contract;
+pub mod dialect;
+pub mod exchange;
+pub mod grammar;
+pub mod oauth;
+pub mod reply;
+pub mod url;
+
+#[cfg(test)]
+mod conformance;
+
+mod kore_ai;
+
+pub use contract::{
+    Call, Evidence, Fault, FaultCode, Finding, Identifier, IdentifierKind, Outcome, Plan, Processed, Reading, Slot,
+    Target, TurnedAway, UpstreamWord, Wait,
+};
+pub use dialect::{
+    Account, Answer, AuthScheme, CredentialForm, Dialect, Double, Grant, IdentifierRule, Member, Pace, Profile,
+    Registration, Roster, SettingsError, SignIn, SignInReading,
+};
+
+/// Every dialect, alphabetically.
+pub static DIALECTS: &[Registration] = &[kore_ai::DIALECT];
+
+/// The dialect with this id.
+pub fn find(id: &str) -> Option<&'static Registration> {
+    DIALECTS.iter().find(|registration| registration.profile.id == id)
+}
