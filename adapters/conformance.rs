@@ -67,7 +67,8 @@ fn some_identifiers(registration: &Registration, kind: IdentifierKind, n: usize)
     let make = |i: usize| -> Vec<Identifier> {
         match kind {
             IdentifierKind::Id => vec![
-                Identifier::Id(format!("{}", i + 1).into()),
+                // Seven digits: a short number also stands in texts that do not name it.
+                Identifier::Id(format!("{}", i + 7_000_001).into()),
                 Identifier::Id(format!("{i:024x}").into()),
                 Identifier::Id(format!("91c615e3-1040-4815-8ecb-{i:012x}").into()),
             ],
@@ -434,6 +435,43 @@ fn law_4_a_reply_that_names_nobody_of_ours_deletes_nobody() {
                             );
                         }
                     }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_array_is_not_read_as_an_object_by_position() {
+    fn flatten(value: Value) -> Value {
+        match value {
+            Value::Object(members) => Value::Array(members.into_iter().map(|(_, member)| flatten(member)).collect()),
+            Value::Array(items) => Value::Array(items.into_iter().map(flatten).collect()),
+            other => other,
+        }
+    }
+    for registration in DIALECTS.iter().filter(|r| !r.profile.evidence.contains(&Evidence::Status)) {
+        for exchange in fixtures(registration) {
+            let Some(response) = exchange.response.as_ref() else { continue };
+            let Ok(body) = serde_json::from_str::<Value>(&response.body) else { continue };
+            let dialect = with_settings(registration, &exchange.settings);
+            let call = dialect.plan(&exchange.targets()).calls.remove(0);
+            let inner = match body.clone() {
+                Value::Object(members) => {
+                    Value::Object(members.into_iter().map(|(name, member)| (name, flatten(member))).collect())
+                }
+                other => other,
+            };
+            for body in [flatten(body), inner] {
+                let reply = Response::new(Bytes::from(body.to_string()));
+                for finding in dialect.interpret(&call, &reply).findings(&call) {
+                    let by_totals = matches!(finding, Finding::Deleted(Evidence::Aggregate)) && body.is_object();
+                    assert!(
+                        matches!(finding, Finding::Fault(_)) || by_totals,
+                        "{} {}",
+                        registration.profile.id,
+                        exchange.name
+                    );
                 }
             }
         }

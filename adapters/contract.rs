@@ -422,7 +422,10 @@ impl Fault {
             !text.is_empty()
                 && text.len() <= 40
                 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
-                && !call.targets.iter().any(|t| overlaps(t.identifier.text(), text))
+                && !call.targets.iter().any(|target| match &target.identifier {
+                    Identifier::External { provider, id } => overlaps(id, text) || overlaps(provider, text),
+                    other => overlaps(other.text(), text),
+                })
         };
         if let Some(word) = &mut self.upstream {
             word.code = code.filter(plain).map(str::to_owned);

@@ -322,13 +322,17 @@ pub fn read_settings<T: DeserializeOwned>(settings: Value) -> Result<T, Settings
     })
 }
 
-/// Takes quoted values out of serde's messages, for example out of `invalid type: string "…", expected u32`.
+/// Takes values out of serde's messages, as in `invalid type: string "…", expected u32` or ``unknown variant `…` ``.
 fn without_values(message: &str) -> String {
-    let Some(start) = message.find("string \"") else { return message.to_owned() };
-    let head = &message[..start];
-    let rest = &message[start + 8..];
-    let tail = rest.rfind('"').map_or("", |end| &rest[end + 1..]);
-    format!("{head}string{tail}")
+    let without = |message: &str, open: &str, close: char| -> Option<String> {
+        let start = message.find(open)? + open.len();
+        let end = start + message[start..].rfind(close)?;
+        Some(format!("{}…{}", &message[..start], &message[end..]))
+    };
+    if message.starts_with("unknown variant") {
+        return "is none of the words that are possible here".to_owned();
+    }
+    without(message, "string \"", '"').unwrap_or_else(|| message.to_owned())
 }
 
 /// Checks `max_contacts_per_call` against the profile's ceiling.

@@ -18,7 +18,11 @@ pub mod url;
 #[cfg(test)]
 mod conformance;
 
+mod bas_ip;
 mod kore_ai;
+mod onlyoffice;
+mod talkdesk;
+mod wethod;
 
 pub use contract::{
     Call, Evidence, Fault, FaultCode, Finding, Identifier, IdentifierKind, Outcome, Plan, Processed, Reading, Slot,
@@ -30,7 +34,8 @@ pub use dialect::{
 };
 
 /// Every dialect, alphabetically.
-pub static DIALECTS: &[Registration] = &[kore_ai::DIALECT];
+pub static DIALECTS: &[Registration] =
+    &[bas_ip::DIALECT, kore_ai::DIALECT, onlyoffice::DIALECT, talkdesk::DIALECT, wethod::DIALECT];
 
 /// The dialect with this id.
 pub fn find(id: &str) -> Option<&'static Registration> {

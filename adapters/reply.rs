@@ -2,10 +2,15 @@
 //!
 //! A dialect reads its own signals first and leaves the rest to [`by_status`].
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::contract::{Fault, FaultCode, Reading, TurnedAway, Wait};
 
@@ -38,14 +43,41 @@ pub fn throttled(wait: Option<Wait>, reply: &Response<Bytes>) -> Reading {
     Reading::TurnedAway(TurnedAway::Throttled(fault))
 }
 
-/// The body as JSON of this shape, or `None`: empty, cut, encoded, HTML, another shape or duplicate members.
+/// The body as a JSON object of this shape, or `None`: empty, cut, encoded, HTML, another shape or duplicate members.
 pub fn json<'r, T: Deserialize<'r>>(reply: &'r Response<Bytes>) -> Option<T> {
+    any_json::<Object<T>>(reply).map(|Object(body)| body)
+}
+
+/// Like [`json`], for replies that need not be objects: `T` must say itself what an array is to it.
+pub fn any_json<'r, T: Deserialize<'r>>(reply: &'r Response<Bytes>) -> Option<T> {
     if is_encoded(reply) {
         return None;
     }
     let body = reply.body().as_ref();
     // Some servers start UTF-8 with a byte order mark; RFC 8259, section 8.1, lets readers ignore it.
     serde_json::from_slice(body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body)).ok()
+}
+
+/// A JSON object and nothing else: a derived struct would also take an array, and read its items by position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Shape<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Shape<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(Shape(PhantomData))
+    }
 }
 
 /// Whether the body is compressed: the gateway asks for `identity`, and reads nothing else.

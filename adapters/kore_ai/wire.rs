@@ -7,6 +7,7 @@ use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::contract::Target;
+use crate::reply::Object;
 
 #[derive(Serialize)]
 pub(super) struct Request<'a> {
@@ -205,7 +206,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 #[derive(Default, Deserialize)]
 pub(super) struct Errors<'a> {
     #[serde(borrow)]
-    errors: Vec<ErrorItem<'a>>,
+    errors: Vec<Object<ErrorItem<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -218,10 +219,10 @@ struct ErrorItem<'a> {
 
 impl Errors<'_> {
     pub(super) fn message(&self) -> Option<&str> {
-        self.errors.first()?.msg.0.as_deref()
+        self.errors.first()?.0.msg.0.as_deref()
     }
 
     pub(super) fn code(&self) -> Option<String> {
-        self.errors.first()?.code.0.as_deref().map(str::to_owned)
+        self.errors.first()?.0.code.0.as_deref().map(str::to_owned)
     }
 }

@@ -1,0 +1,472 @@
+//! The state machine of one share: the contacts of one deletion at one connection.
+//!
+//! A share plans its contacts, hands out calls, reads replies under the doubt rule and plans again what is left.
+//! Contacts move in groups that share their number of attempts and their doubt; a group in doubt is sent again
+//! with the same members and never mixed with fresh ones. No I/O, no clock: whoever drives it tells the time.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use adapters::{Call, Dialect, Fault, FaultCode, Finding, Reading, Slot, Target, TurnedAway, Wait};
+use bytes::Bytes;
+
+use super::Moment;
+use super::backoff::{Backoff, asked_ms};
+use super::doubt::{End, Ruling, Standing, give_up, rule};
+use super::outcome::{Retry, Settled};
+use super::shortcut::{Shortcut, taken};
+
+/// Names one call in flight. Never used twice in a share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// How often and how long a share tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Attempts for a contact, at least 1.
+    pub max_attempts: u32,
+    /// Waits between them.
+    pub backoff: Backoff,
+    /// When the share gives up what is not in flight, on the scale of [`Moment::ms`].
+    pub deadline_ms: u64,
+    /// Whether a refused credential can be renewed; a fixed token cannot.
+    pub renewable: bool,
+}
+
+/// What to do next.
+#[derive(Debug)]
+pub enum Step {
+    /// Put down the intent, then send this call.
+    Send(Ticket, Arc<Call>),
+    /// Nothing before this moment, which lies in the future, unless a call ends.
+    Wait(u64),
+    /// Nothing until a call in flight ends.
+    Idle,
+    /// Every contact is settled.
+    Done,
+}
+
+/// How a call ended without a complete reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lost {
+    /// Nothing left the gateway. `again` says whether another attempt can be of use.
+    NotSent {
+        /// Why.
+        fault: Fault,
+        /// Whether it may pass by itself.
+        again: bool,
+    },
+    /// The upstream is being left alone for so many milliseconds; nothing left the gateway.
+    CircuitOpen {
+        /// Until it is tried again.
+        wait_ms: u64,
+    },
+    /// It may have been carried out.
+    MaybeSent(Fault),
+}
+
+/// What a reply told about the upstream as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Signal {
+    /// It did not work: an error of its own, or an answer that cannot be read.
+    pub failing: bool,
+    /// It did not accept the credential.
+    pub credential_refused: bool,
+    /// It asks to be left alone for so many milliseconds.
+    pub hold_ms: Option<u64>,
+}
+
+/// What the ledger knows of a group of contacts that an earlier process left unsettled.
+#[derive(Debug, Clone)]
+pub struct Past {
+    /// Its contacts.
+    pub targets: Vec<Target>,
+    /// Attempts that may have left the gateway.
+    pub attempts: u32,
+    /// Whether one of them may have been carried out.
+    pub in_doubt: bool,
+    /// Whether the last one's end is not known.
+    pub in_flight: bool,
+}
+
+/// A call that ended: what the ledger must know of those of its contacts that wait for another attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed {
+    /// The call.
+    pub ticket: Ticket,
+    /// Attempts that count against the limit.
+    pub attempts: u32,
+    /// Whether what is left of it is in doubt.
+    pub in_doubt: bool,
+}
+
+/// One share.
+#[derive(Debug)]
+pub struct Share {
+    dialect: Arc<dyn Dialect>,
+    policy: Policy,
+    ready: VecDeque<Group>,
+    waiting: BinaryHeap<Reverse<Due>>,
+    flying: HashMap<Ticket, Group>,
+    settled: Vec<(Slot, Settled)>,
+    closed: Vec<Closed>,
+    next_ticket: u64,
+    /// Whether a call of this share ever left: one that is under way waits for an open circuit, another does not.
+    begun: bool,
+    given_up: Option<FaultCode>,
+}
+
+#[derive(Debug)]
+struct Group {
+    call: Arc<Call>,
+    attempts: u32,
+    in_doubt: bool,
+    /// A renewed credential has been tried.
+    renewed: bool,
+    last: Option<Fault>,
+}
+
+/// A group and the moment from which it may be sent. Ordered by moment, then by age.
+#[derive(Debug)]
+struct Due {
+    ms: u64,
+    order: u64,
+    group: Group,
+}
+
+impl Share {
+    /// Plans a share's contacts; those that the dialect cannot send are settled at once.
+    pub fn new(dialect: Arc<dyn Dialect>, policy: Policy, targets: &[Target]) -> Self {
+        let mut share = Self::empty(dialect, policy);
+        let fresh = share.groups(targets, 0, false, None);
+        share.ready.extend(fresh);
+        share
+    }
+
+    /// Takes up a share that another process left. Tickets start above `last_ticket`; a call whose end is not
+    /// known may have been carried out.
+    pub fn resume(
+        dialect: Arc<dyn Dialect>,
+        policy: Policy,
+        fresh: &[Target],
+        past: &[Past],
+        last_ticket: u64,
+        now: Moment,
+        dice: &mut fastrand::Rng,
+    ) -> Self {
+        let mut share = Self::empty(dialect, policy);
+        share.next_ticket = last_ticket + 1;
+        for group in past {
+            let lost = Fault::new(FaultCode::ConnectionLost);
+            let in_flight = group.in_flight && !taken(Shortcut::RestartMeansNeverSent);
+            let last = (in_flight || group.in_doubt).then(|| lost.clone());
+            share.begun |= in_flight;
+            for group in share.groups(&group.targets, group.attempts, group.in_doubt, last) {
+                if in_flight {
+                    share.end(group, &Ended::Doubtful(lost.clone()), now, dice);
+                } else {
+                    share.ready.push_back(group);
+                }
+            }
+        }
+        let fresh = share.groups(fresh, 0, false, None);
+        share.ready.extend(fresh);
+        share
+    }
+
+    fn empty(dialect: Arc<dyn Dialect>, policy: Policy) -> Self {
+        Self {
+            dialect,
+            policy,
+            ready: VecDeque::new(),
+            waiting: BinaryHeap::new(),
+            flying: HashMap::new(),
+            settled: Vec::new(),
+            closed: Vec::new(),
+            next_ticket: 1,
+            begun: false,
+            given_up: None,
+        }
+    }
+
+    /// Plans contacts. Those that the dialect does not send are settled: as refused, or as unknown if they are in doubt.
+    fn groups(&mut self, targets: &[Target], attempts: u32, in_doubt: bool, last: Option<Fault>) -> Vec<Group> {
+        let plan = self.dialect.plan(targets);
+        for (slot, fault) in plan.refused {
+            let settled = match &last {
+                Some(last) if in_doubt => Settled::unknown(last, attempts, Retry::VerifyFirst),
+                _ => Settled::refused_here(&fault),
+            };
+            self.settled.push((slot, settled));
+        }
+        let group = |call| Group { call: Arc::new(call), attempts, in_doubt, renewed: false, last: last.clone() };
+        plan.calls.into_iter().map(group).collect()
+    }
+
+    /// What to do at this moment.
+    pub fn poll(&mut self, now: Moment) -> Step {
+        if self.given_up.is_none() && now.ms >= self.policy.deadline_ms {
+            self.give_up(FaultCode::DeadlineExceeded);
+        }
+        while self.waiting.peek().is_some_and(|due| due.0.ms <= now.ms) {
+            if let Some(Reverse(due)) = self.waiting.pop() {
+                self.ready.push_back(due.group);
+            }
+        }
+        if let Some(mut group) = self.ready.pop_front() {
+            let ticket = Ticket(self.next_ticket);
+            self.next_ticket += 1;
+            group.attempts += 1;
+            let call = Arc::clone(&group.call);
+            self.flying.insert(ticket, group);
+            return Step::Send(ticket, call);
+        }
+        match self.waiting.peek() {
+            Some(due) => Step::Wait(due.0.ms.min(self.policy.deadline_ms)),
+            None if self.flying.is_empty() => Step::Done,
+            None => Step::Idle,
+        }
+    }
+
+    /// The attempt's number and what was in doubt before it, for the intent.
+    pub fn attempt(&self, ticket: Ticket) -> Option<(u32, bool)> {
+        self.flying.get(&ticket).map(|group| (group.attempts, group.in_doubt))
+    }
+
+    /// A complete reply to a call. One for a ticket that is not in flight changes nothing.
+    pub fn on_reply(
+        &mut self,
+        ticket: Ticket,
+        reply: &http::Response<Bytes>,
+        now: Moment,
+        dice: &mut fastrand::Rng,
+    ) -> Signal {
+        let Some(group) = self.land(ticket) else { return Signal::default() };
+        self.begun = true;
+        let mut signal = Signal::default();
+        let ended = match self.dialect.interpret(&group.call, reply) {
+            Reading::Processed(processed) => Ended::Processed(processed.into_findings()),
+            Reading::TurnedAway(TurnedAway::Credential(fault)) => {
+                signal.credential_refused = true;
+                Ended::Credential(fault)
+            }
+            Reading::TurnedAway(TurnedAway::Throttled(fault)) => {
+                let fault = in_seconds(fault, now);
+                signal.hold_ms = fault.wait.map(|wait| asked_ms(wait, now));
+                Ended::TurnedAway(fault)
+            }
+            Reading::TurnedAway(TurnedAway::Fault(fault)) => {
+                signal.failing = fault.code == FaultCode::UpstreamUnavailable;
+                Ended::TurnedAway(in_seconds(fault, now))
+            }
+            Reading::Unreadable(fault) => {
+                signal.failing = fault.code != FaultCode::AcceptedUnconfirmed;
+                Ended::Doubtful(in_seconds(fault, now))
+            }
+        };
+        self.end(group, &ended, now, dice);
+        signal
+    }
+
+    /// A call that ended without a complete reply.
+    pub fn on_lost(&mut self, ticket: Ticket, lost: Lost, now: Moment, dice: &mut fastrand::Rng) {
+        let Some(mut group) = self.land(ticket) else { return };
+        match lost {
+            Lost::MaybeSent(fault) => {
+                self.begun = true;
+                self.end(group, &Ended::Doubtful(fault), now, dice);
+            }
+            Lost::NotSent { fault, again } => {
+                self.end(group, &Ended::NotSent { fault: in_seconds(fault, now), again }, now, dice);
+            }
+            Lost::CircuitOpen { wait_ms } => {
+                // Nothing was tried, so it is no attempt.
+                group.attempts = group.attempts.saturating_sub(1);
+                self.close(|closed| closed.attempts = group.attempts);
+                if self.begun || group.attempts > 0 || group.in_doubt {
+                    self.wait(group, now, wait_ms.max(1));
+                } else {
+                    let settled = give_up(false, 0, true, None, FaultCode::CircuitOpen);
+                    self.settle_all(&group, &settled);
+                }
+            }
+        }
+    }
+
+    /// Sends nothing more: what was never sent is skipped, what is in doubt is unknown, what is in flight gets its true outcome.
+    pub fn cancel(&mut self) {
+        self.give_up(FaultCode::Cancelled);
+    }
+
+    /// The results since the last time this was asked.
+    pub fn take_settled(&mut self) -> Vec<(Slot, Settled)> {
+        std::mem::take(&mut self.settled)
+    }
+
+    /// The calls that ended since the last time this was asked.
+    pub fn take_closed(&mut self) -> Vec<Closed> {
+        std::mem::take(&mut self.closed)
+    }
+
+    /// Takes a call out of flight. Until its contacts are ruled on, what is left of it stands as it was.
+    fn land(&mut self, ticket: Ticket) -> Option<Group> {
+        let group = self.flying.remove(&ticket)?;
+        self.closed.push(Closed { ticket, attempts: group.attempts, in_doubt: group.in_doubt });
+        Some(group)
+    }
+
+    fn close(&mut self, change: impl FnOnce(&mut Closed)) {
+        if let Some(closed) = self.closed.last_mut() {
+            change(closed);
+        }
+    }
+
+    fn give_up(&mut self, why: FaultCode) {
+        self.given_up = Some(why);
+        let waiting = std::mem::take(&mut self.waiting).into_iter().map(|due| due.0.group);
+        let groups: Vec<_> = waiting.chain(std::mem::take(&mut self.ready)).collect();
+        for group in groups {
+            self.settle_given_up(&group, why);
+        }
+    }
+
+    fn settle_given_up(&mut self, group: &Group, why: FaultCode) {
+        for target in &group.call.targets {
+            let safe = self.replay_safe(target);
+            let settled = give_up(group.in_doubt, group.attempts, safe, group.last.as_ref(), why);
+            self.settled.push((target.slot, settled));
+        }
+    }
+
+    fn settle_all(&mut self, group: &Group, settled: &Settled) {
+        self.settled.extend(group.call.targets.iter().map(|target| (target.slot, settled.clone())));
+    }
+
+    fn replay_safe(&self, target: &Target) -> bool {
+        let kind = target.identifier.kind();
+        self.dialect.profile().identifiers.iter().any(|rule| rule.kind == kind && rule.replay_safe)
+    }
+
+    /// Rules on every contact of a call that ended, and plans those again that are left.
+    fn end(&mut self, group: Group, ended: &Ended, now: Moment, dice: &mut fastrand::Rng) {
+        let asked = ended.fault().and_then(|fault| fault.wait).map(|wait| asked_ms(wait, now));
+        let renew = matches!(ended, Ended::Credential(_)) && self.policy.renewable && !group.renewed;
+        let wait_ms = match asked {
+            _ if renew => 0,
+            // A little more than asked: clocks differ, and one millisecond early is another refusal.
+            Some(asked) => asked + dice.u64(0..=self.policy.backoff.base_ms),
+            None => self.policy.backoff.wait_ms(group.attempts, dice),
+        };
+        let can_pass = match ended {
+            Ended::Credential(_) => renew,
+            Ended::NotSent { again, .. } => *again,
+            _ => true,
+        };
+        let in_time = now.ms.saturating_add(wait_ms) < self.policy.deadline_ms;
+        let may_try_again = can_pass && in_time && group.attempts < self.policy.max_attempts && self.given_up.is_none();
+
+        let mut left_over = Vec::new();
+        let mut in_doubt = group.in_doubt;
+        let mut last = ended.fault().cloned();
+        for (position, target) in group.call.targets.iter().enumerate() {
+            let replay_safe = self.replay_safe(target);
+            let standing = Standing { in_doubt: group.in_doubt, attempts: group.attempts, replay_safe, may_try_again };
+            match rule(standing, ended.end(position)) {
+                Ruling::Settle(settled) => self.settled.push((target.slot, settled)),
+                Ruling::Again { in_doubt: now_in_doubt } => {
+                    in_doubt |= now_in_doubt;
+                    if let End::Found(Finding::Fault(fault)) = ended.end(position) {
+                        last = Some(fault.clone());
+                    }
+                    left_over.push(target.clone());
+                }
+            }
+        }
+        if left_over.is_empty() {
+            return;
+        }
+        self.close(|closed| closed.in_doubt = in_doubt);
+        for mut again in self.groups(&left_over, group.attempts, in_doubt, last) {
+            again.renewed = group.renewed || renew;
+            self.wait(again, now, wait_ms);
+        }
+    }
+
+    fn wait(&mut self, group: Group, now: Moment, wait_ms: u64) {
+        if let Some(why) = self.given_up {
+            self.settle_given_up(&group, why);
+            return;
+        }
+        let order = self.next_ticket;
+        self.next_ticket += 1;
+        self.waiting.push(Reverse(Due { ms: now.ms.saturating_add(wait_ms), order, group }));
+    }
+}
+
+/// How a call ended, for all its contacts.
+#[derive(Debug)]
+enum Ended {
+    Processed(Vec<Finding>),
+    Credential(Fault),
+    TurnedAway(Fault),
+    NotSent { fault: Fault, again: bool },
+    Doubtful(Fault),
+}
+
+impl Ended {
+    fn fault(&self) -> Option<&Fault> {
+        match self {
+            Self::Processed(_) => None,
+            Self::Credential(fault) | Self::TurnedAway(fault) | Self::NotSent { fault, .. } | Self::Doubtful(fault) => {
+                Some(fault)
+            }
+        }
+    }
+
+    fn end(&self, position: usize) -> End<'_> {
+        match self {
+            // `Processed` has one finding for each contact; a missing one could only mean that nothing was said.
+            Self::Processed(findings) => match findings.get(position) {
+                Some(finding) => End::Found(finding),
+                None => End::Found(&NOTHING_SAID),
+            },
+            Self::Credential(fault) | Self::TurnedAway(fault) => End::TurnedAway(fault),
+            Self::NotSent { fault, .. } => End::NotSent(fault),
+            Self::Doubtful(fault) => End::Doubtful(fault),
+        }
+    }
+}
+
+static NOTHING_SAID: Finding = Finding::Fault(Fault {
+    code: FaultCode::ResponseIncomplete,
+    evidence: adapters::Evidence::None,
+    upstream: None,
+    wait: None,
+    still_there: false,
+});
+
+/// Turns a date into seconds from now, so that what is put down does not need a clock to be read.
+fn in_seconds(mut fault: Fault, now: Moment) -> Fault {
+    if let Some(Wait::Until(moment)) = fault.wait {
+        fault.wait = Some(Wait::For(moment.saturating_sub(now.unix_s)));
+    }
+    fault
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        (self.ms, self.order) == (other.ms, other.order)
+    }
+}
+impl Eq for Due {}
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.ms, self.order).cmp(&(other.ms, other.order))
+    }
+}

@@ -1,0 +1,146 @@
+//! The ledger as a plain value: what every store must do, without a disk.
+//!
+//! `memory:` is this behind a lock, and the engine's simulation crashes and takes over workers around it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Accept, Asked, Attempt, DeletionId, Intent, Record, ShareKey, StoreError, Stored, Unfinished};
+use crate::engine::Settled;
+use crate::engine::shortcut::{Shortcut, taken};
+
+/// Deletions in memory.
+#[derive(Debug, Default)]
+pub struct Book {
+    deletions: HashMap<DeletionId, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Let go when the deletion is finished: it has the identifiers.
+    accepted: Option<Arc<Accept>>,
+    head: Stored,
+    fence: u64,
+    attempts: Vec<Vec<Attempt>>,
+    open: usize,
+}
+
+impl Book {
+    /// Puts a deletion down.
+    pub fn accept(&mut self, deletion: &Arc<Accept>) {
+        let mut results: Vec<Option<Settled>> = vec![None; deletion.contacts.len()];
+        for (slot, settled) in &deletion.settled {
+            results[slot.0 as usize] = Some(settled.clone());
+        }
+        let asked = |contact: &super::Contact| Asked { share: contact.share, reference: contact.reference.clone() };
+        let head = Stored {
+            id: deletion.id,
+            tenant: Arc::clone(&deletion.tenant),
+            created_ms: deletion.created_ms,
+            finished_ms: None,
+            reason: deletion.reason.clone(),
+            reference: deletion.reference.clone(),
+            shares: deletion.shares.clone(),
+            contacts: deletion.contacts.iter().map(asked).collect(),
+            results,
+        };
+        let entry = Entry {
+            open: head.results.iter().filter(|result| result.is_none()).count(),
+            accepted: Some(Arc::clone(deletion)),
+            attempts: vec![Vec::new(); deletion.shares.len()],
+            fence: 1,
+            head,
+        };
+        self.deletions.insert(deletion.id, entry);
+    }
+
+    /// Puts down that a call is about to be sent.
+    pub fn intent(&mut self, intent: Intent) -> Result<(), StoreError> {
+        let entry = self.entry(intent.key)?;
+        let attempts = entry.attempts.get_mut(intent.key.share as usize).ok_or(StoreError::Fenced)?;
+        attempts.push(Attempt {
+            ticket: intent.ticket,
+            attempts: intent.attempts,
+            in_doubt: intent.in_doubt,
+            closed: false,
+            slots: intent.slots,
+        });
+        Ok(())
+    }
+
+    /// Puts down how calls ended.
+    pub fn record(&mut self, record: Record) -> Result<(), StoreError> {
+        let entry = self.entry(record.key)?;
+        let attempts = entry.attempts.get_mut(record.key.share as usize).ok_or(StoreError::Fenced)?;
+        for closed in &record.closed {
+            // The newest calls end first; a call without an intent was never sent.
+            if let Some(attempt) = attempts.iter_mut().rev().find(|attempt| attempt.ticket == closed.ticket) {
+                attempt.closed = true;
+                attempt.attempts = closed.attempts;
+                attempt.in_doubt = closed.in_doubt;
+            }
+        }
+        for (slot, settled) in record.settled {
+            if let Some(place) = entry.head.results.get_mut(slot.0 as usize)
+                && place.is_none()
+            {
+                *place = Some(settled);
+                entry.open -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes a deletion and lets go of its identifiers.
+    pub fn finish(&mut self, id: DeletionId, finished_ms: i64) {
+        if let Some(entry) = self.deletions.get_mut(&id)
+            && entry.open == 0
+        {
+            entry.head.finished_ms = Some(finished_ms);
+            entry.accepted = None;
+            entry.attempts.clear();
+        }
+    }
+
+    /// A deletion and its results so far.
+    pub fn read(&self, id: DeletionId) -> Option<&Stored> {
+        self.deletions.get(&id).map(|entry| &entry.head)
+    }
+
+    /// Forgets a deletion.
+    pub fn forget(&mut self, id: DeletionId) {
+        self.deletions.remove(&id);
+    }
+
+    /// Takes every unfinished deletion over: earlier fences are shut out.
+    pub fn take_over(&mut self) -> Vec<Unfinished> {
+        let mut unfinished = Vec::new();
+        for entry in self.deletions.values_mut() {
+            let Some(accepted) = &entry.accepted else { continue };
+            entry.fence += 1;
+            let results = entry.head.results.iter().zip(0..);
+            let settled = results.filter_map(|(result, n)| Some((adapters::Slot(n), result.clone()?)));
+            let deletion = Accept {
+                id: accepted.id,
+                tenant: Arc::clone(&accepted.tenant),
+                created_ms: accepted.created_ms,
+                reason: accepted.reason.clone(),
+                reference: accepted.reference.clone(),
+                shares: accepted.shares.clone(),
+                contacts: accepted.contacts.clone(),
+                settled: settled.collect(),
+            };
+            unfinished.push(Unfinished {
+                deletion: Arc::new(deletion),
+                fence: entry.fence,
+                attempts: entry.attempts.clone(),
+            });
+        }
+        unfinished
+    }
+
+    fn entry(&mut self, key: ShareKey) -> Result<&mut Entry, StoreError> {
+        let entry = self.deletions.get_mut(&key.deletion).ok_or(StoreError::Fenced)?;
+        if entry.fence == key.fence || taken(Shortcut::NoFence) { Ok(entry) } else { Err(StoreError::Fenced) }
+    }
+}
