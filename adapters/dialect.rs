@@ -35,7 +35,7 @@ pub trait Dialect: fmt::Debug + Send + Sync {
 }
 
 /// How a connection's account is turned into a short-lived token. Pure: the gateway does the waiting.
-pub trait SignIn {
+pub trait SignIn: Send + Sync {
     /// The request that asks for a token. It carries the account's secret: never log it.
     fn request(&self, account: &Account<'_>) -> Result<http::Request<Bytes>, SettingsError>;
 

@@ -1,4 +1,18 @@
 //! onedelete: one inbound contract to delete contacts, translated into each CRM's own dialect.
+//!
+//! The way of a deletion through the modules: `server` › `api` › `desk` › `store` › `adapters` › `outbound` › `engine` ›
+//! `store`. ARCHITECTURE.md tells it at length.
 
+pub mod api;
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod desk;
 pub mod engine;
+pub mod mock;
+pub mod outbound;
+pub mod server;
+pub mod settings;
 pub mod store;
+pub mod telemetry;
+pub mod tenants;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `onedelete` program. Everything it does stands in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    onedelete::cli::main()
+}

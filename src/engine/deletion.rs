@@ -124,6 +124,8 @@ struct Group {
     in_doubt: bool,
     /// A renewed credential has been tried.
     renewed: bool,
+    /// A call that named these contacts may have left the gateway.
+    sent: bool,
     last: Option<Fault>,
 }
 
@@ -195,12 +197,21 @@ impl Share {
         let plan = self.dialect.plan(targets);
         for (slot, fault) in plan.refused {
             let settled = match &last {
-                Some(last) if in_doubt => Settled::unknown(last, attempts, Retry::VerifyFirst),
+                Some(last) if in_doubt => {
+                    Settled { sent: true, ..Settled::unknown(last, attempts, Retry::VerifyFirst) }
+                }
                 _ => Settled::refused_here(&fault),
             };
             self.settled.push((slot, settled));
         }
-        let group = |call| Group { call: Arc::new(call), attempts, in_doubt, renewed: false, last: last.clone() };
+        let group = |call| Group {
+            call: Arc::new(call),
+            attempts,
+            in_doubt,
+            renewed: false,
+            sent: attempts > 0,
+            last: last.clone(),
+        };
         plan.calls.into_iter().map(group).collect()
     }
 
@@ -242,8 +253,9 @@ impl Share {
         now: Moment,
         dice: &mut fastrand::Rng,
     ) -> Signal {
-        let Some(group) = self.land(ticket) else { return Signal::default() };
+        let Some(mut group) = self.land(ticket) else { return Signal::default() };
         self.begun = true;
+        group.sent = true;
         let mut signal = Signal::default();
         let ended = match self.dialect.interpret(&group.call, reply) {
             Reading::Processed(processed) => Ended::Processed(processed.into_findings()),
@@ -275,7 +287,13 @@ impl Share {
         match lost {
             Lost::MaybeSent(fault) => {
                 self.begun = true;
+                group.sent = true;
                 self.end(group, &Ended::Doubtful(fault), now, dice);
+            }
+            Lost::NotSent { fault, .. } if matches!(fault.code, FaultCode::DeadlineExceeded | FaultCode::Cancelled) => {
+                group.attempts = group.attempts.saturating_sub(1);
+                self.close(|closed| closed.attempts = group.attempts);
+                self.settle_given_up(&group, fault.code);
             }
             Lost::NotSent { fault, again } => {
                 self.end(group, &Ended::NotSent { fault: in_seconds(fault, now), again }, now, dice);
@@ -335,7 +353,7 @@ impl Share {
         for target in &group.call.targets {
             let safe = self.replay_safe(target);
             let settled = give_up(group.in_doubt, group.attempts, safe, group.last.as_ref(), why);
-            self.settled.push((target.slot, settled));
+            self.settled.push((target.slot, Settled { sent: group.sent, ..settled }));
         }
     }
 
@@ -373,7 +391,9 @@ impl Share {
             let replay_safe = self.replay_safe(target);
             let standing = Standing { in_doubt: group.in_doubt, attempts: group.attempts, replay_safe, may_try_again };
             match rule(standing, ended.end(position)) {
-                Ruling::Settle(settled) => self.settled.push((target.slot, settled)),
+                Ruling::Settle(settled) => {
+                    self.settled.push((target.slot, Settled { sent: group.sent, ..settled }));
+                }
                 Ruling::Again { in_doubt: now_in_doubt } => {
                     in_doubt |= now_in_doubt;
                     if let End::Found(Finding::Fault(fault)) = ended.end(position) {
@@ -389,6 +409,7 @@ impl Share {
         self.close(|closed| closed.in_doubt = in_doubt);
         for mut again in self.groups(&left_over, group.attempts, in_doubt, last) {
             again.renewed = group.renewed || renew;
+            again.sent = group.sent;
             self.wait(again, now, wait_ms);
         }
     }

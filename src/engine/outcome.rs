@@ -52,6 +52,9 @@ pub struct Settled {
     pub evidence: Evidence,
     /// How many times it was tried.
     pub attempts: u32,
+    /// Whether a call that named it may have left the gateway.
+    #[serde(default)]
+    pub sent: bool,
     /// How to go on; `None` where there is nothing to go on with.
     pub retry: Option<Retry>,
     /// Why it is not known to be absent.
@@ -65,7 +68,16 @@ pub struct Settled {
 impl Settled {
     /// The contact is absent.
     pub fn absent(outcome: Outcome, evidence: Evidence, attempts: u32) -> Self {
-        Self { outcome, absent: Some(true), evidence, attempts, retry: None, reason: None, duplicate_of: None }
+        Self {
+            outcome,
+            absent: Some(true),
+            evidence,
+            attempts,
+            sent: true,
+            retry: None,
+            reason: None,
+            duplicate_of: None,
+        }
     }
 
     /// The contact is not known to be absent, and not in doubt: the outcome is the code's own.
@@ -79,6 +91,7 @@ impl Settled {
             absent: (refused || fault.still_there).then_some(false),
             evidence: fault.evidence,
             attempts,
+            sent: false,
             retry: Some(retry),
             reason: Some(Reason { code: fault.code, upstream: fault.upstream.clone() }),
             duplicate_of: None,
@@ -108,6 +121,7 @@ impl Settled {
             absent: None,
             evidence: Evidence::None,
             attempts: 0,
+            sent: false,
             retry: None,
             reason: None,
             duplicate_of: None,

@@ -1,0 +1,75 @@
+//! Who asks: a gateway key in `Authorization: Bearer`, and from it alone the tenant.
+//!
+//! Known is only each key's SHA-256. Every refusal is the same answer, whatever was wrong.
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+
+use super::{Api, Problem, problem};
+use crate::tenants::{Access, Connection, Key};
+
+/// The shortest key, in characters.
+const SHORTEST_KEY: usize = 32;
+/// The longest key that is looked at, in characters.
+const LONGEST_KEY: usize = 512;
+
+/// A caller with a valid key.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    pub(super) key: Key,
+}
+
+impl FromRequestParts<Api> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let key = presented(parts).and_then(|text| {
+            let sha256 = sha256(text.as_bytes());
+            let key = api.desk.tenants().key(&sha256)?;
+            // The map has found it by its hash; comparing once more in constant time costs nothing.
+            aws_lc_rs::constant_time::verify_slices_are_equal(&sha256, &key.sha256).ok().map(|()| key.clone())
+        });
+        key.map(|key| Self { key }).ok_or_else(|| Problem::new(&problem::UNAUTHENTICATED))
+    }
+}
+
+impl Caller {
+    /// The caller's connection of this name. Others', and those that the key may not use, do not exist.
+    pub(super) fn connection(&self, name: &str) -> Result<&Arc<Connection>, Problem> {
+        let found = self.key.tenant.connections.get(name).filter(|_| self.key.reaches(name));
+        found.ok_or_else(|| Problem::new(&problem::NOT_FOUND))
+    }
+
+    /// Fails if the key may only read.
+    pub(super) fn may_delete(&self) -> Result<(), Problem> {
+        match self.key.access {
+            Access::Delete => Ok(()),
+            Access::Read => Err(Problem::new(&problem::FORBIDDEN)),
+        }
+    }
+}
+
+fn presented(parts: &Parts) -> Option<&str> {
+    let mut values = parts.headers.get_all(AUTHORIZATION).iter();
+    let value = values.next()?.to_str().ok()?;
+    let (scheme, key) = value.split_once(' ')?;
+    let key = key.trim_start_matches(' ');
+    let printable = key.bytes().all(|b| b.is_ascii_graphic());
+    let sound = (SHORTEST_KEY..=LONGEST_KEY).contains(&key.len()) && printable;
+    (scheme.eq_ignore_ascii_case("bearer") && sound && values.next().is_none()).then_some(key)
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    let mut out = [0; 32];
+    out.copy_from_slice(digest.as_ref());
+    out
+}
+
+/// A key's SHA-256 as tenant files write it: lowercase hex.
+pub fn sha256_hex(key: &str) -> String {
+    sha256(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}

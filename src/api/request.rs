@@ -1,0 +1,299 @@
+//! The body of `POST /v1/deletions`: JSON into types, never through a tree of values.
+//!
+//! Unknown and duplicate members are refused, with a pointer. Whether an identifier can be sent is not known here.
+
+use std::fmt;
+use std::sync::Arc;
+
+use adapters::Identifier;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::problem::{self, Problem, Violation};
+
+/// The longest `ref`, `reason` and `reference`, in characters.
+pub(super) const MAX_TEXT: usize = 128;
+
+/// What a caller asks for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeletionRequest {
+    pub(super) connection: Option<String>,
+    pub(super) contacts: Vec<ContactRequest>,
+    #[serde(default)]
+    pub(super) dry_run: bool,
+    pub(super) reason: Option<String>,
+    pub(super) reference: Option<String>,
+}
+
+/// One contact: an object, or a bare string or integer as its id.
+#[derive(Debug)]
+pub(super) struct ContactRequest {
+    pub(super) connection: Option<Arc<str>>,
+    pub(super) identifier: Identifier,
+    pub(super) reference: Option<Arc<str>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ContactObject {
+    connection: Option<Arc<str>>,
+    id: Option<Id>,
+    phone: Option<Arc<str>>,
+    external: Option<External>,
+    r#ref: Option<Arc<str>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct External {
+    provider: Arc<str>,
+    id: Arc<str>,
+}
+
+struct Id(Arc<str>);
+
+/// Reads a request, or says what is wrong with it and where.
+pub(super) fn parse(body: &[u8]) -> Result<DeletionRequest, Problem> {
+    let request: DeletionRequest = match serde_json::from_slice(body) {
+        Ok(request) => request,
+        // Once more with paths: that is only worth its time where something is wrong.
+        Err(err) => return Err(explain(body, &err)),
+    };
+    let mut errors = Vec::new();
+    let mut too_long = |pointer: String, text: Option<&str>| {
+        if text.is_some_and(|text| text.chars().count() > MAX_TEXT) {
+            let message = format!("must have at most {MAX_TEXT} characters");
+            errors.push(Violation { pointer, code: "too_long", message });
+        }
+    };
+    too_long("/reason".to_owned(), request.reason.as_deref());
+    too_long("/reference".to_owned(), request.reference.as_deref());
+    for (n, contact) in request.contacts.iter().enumerate() {
+        if contact.reference.as_deref().is_some_and(|text| text.len() > MAX_TEXT) {
+            too_long(format!("/contacts/{n}/ref"), contact.reference.as_deref());
+        }
+    }
+    if request.contacts.is_empty() {
+        errors.push(Violation {
+            pointer: "/contacts".to_owned(),
+            code: "no_contacts",
+            message: "must name at least one contact".to_owned(),
+        });
+    }
+    if errors.is_empty() { Ok(request) } else { Err(Problem::violations(errors)) }
+}
+
+fn explain(body: &[u8], first: &serde_json::Error) -> Problem {
+    use serde_json::error::Category;
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let found = serde_path_to_error::deserialize::<_, DeletionRequest>(&mut reader);
+    let (path, err) = match found {
+        Err(err) => (pointer(err.path()), err.into_inner()),
+        // The object is sound; something follows it.
+        Ok(_) => {
+            let place = format!("at line {}, column {}", first.line(), first.column());
+            return Problem::new(&problem::INVALID_JSON).detail(format!("Something follows the JSON object, {place}."));
+        }
+    };
+    let place = format!("at line {}, column {}", err.line(), err.column());
+    match err.classify() {
+        Category::Data => {
+            let (code, message) = describe(&err.to_string());
+            Problem::invalid(path, code, message)
+        }
+        Category::Eof => Problem::new(&problem::INVALID_JSON).detail(format!("The JSON ends too early, {place}.")),
+        Category::Syntax | Category::Io => {
+            Problem::new(&problem::INVALID_JSON).detail(format!("The JSON cannot be read, {place}."))
+        }
+    }
+}
+
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let mut text = String::new();
+    for segment in path {
+        text.push('/');
+        match segment {
+            Segment::Seq { index } => text.push_str(&index.to_string()),
+            Segment::Map { key } => text.push_str(&key.replace('~', "~0").replace('/', "~1")),
+            Segment::Enum { variant } => text.push_str(variant),
+            Segment::Unknown => text.push('?'),
+        }
+    }
+    text
+}
+
+/// serde's message as code and sentence. Values that it repeats are left out: they may be identifiers.
+fn describe(message: &str) -> (&'static str, String) {
+    let message = message.split(" at line ").next().unwrap_or(message);
+    let name = || message.split('`').nth(1).unwrap_or_default();
+    if message.starts_with("unknown field") {
+        let known = message.split_once(", expected").map_or("", |(_, known)| known.trim());
+        return ("unknown_member", format!("`{}` is not known here; expected {known}", shown(name())));
+    }
+    if message.starts_with("duplicate field") {
+        return ("duplicate_member", format!("`{}` stands more than once", shown(name())));
+    }
+    if message.starts_with("missing field") {
+        return ("missing_member", format!("`{}` is missing", shown(name())));
+    }
+    if let Some(text) = message.strip_prefix(WHICH) {
+        return ("identifier_count", text.to_owned());
+    }
+    let expected = message.rsplit_once("expected ").map_or("another type", |(_, expected)| expected);
+    (
+        "wrong_type",
+        format!(
+            "must be {}",
+            expected.replace("struct DeletionRequest", "an object").replace("struct External", "an object")
+        ),
+    )
+}
+
+/// A member's name, as far as it is harmless to repeat.
+fn shown(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(40).collect()
+}
+
+/// Marks our own message among serde's.
+const WHICH: &str = "which identifier: ";
+
+impl<'de> Deserialize<'de> for ContactRequest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Shape;
+        impl<'de> Visitor<'de> for Shape {
+            type Value = ContactRequest;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object, a string or an integer")
+            }
+            fn visit_str<E: Error>(self, id: &str) -> Result<ContactRequest, E> {
+                Ok(ContactRequest::bare(Arc::from(id)))
+            }
+            fn visit_u64<E: Error>(self, id: u64) -> Result<ContactRequest, E> {
+                Ok(ContactRequest::bare(Arc::from(id.to_string())))
+            }
+            fn visit_i64<E: Error>(self, id: i64) -> Result<ContactRequest, E> {
+                Ok(ContactRequest::bare(Arc::from(id.to_string())))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ContactRequest, A::Error> {
+                let object = ContactObject::deserialize(MapAccessDeserializer::new(map))?;
+                let named = [object.id.is_some(), object.phone.is_some(), object.external.is_some()];
+                let identifier = match (object.id, object.phone, object.external) {
+                    (Some(Id(id)), None, None) => Identifier::Id(id),
+                    (None, Some(phone), None) => Identifier::Phone(phone),
+                    (None, None, Some(External { provider, id })) => Identifier::External { provider, id },
+                    _ => {
+                        let count = named.iter().filter(|named| **named).count();
+                        let text = format!("must have exactly one of `id`, `phone` and `external`, and has {count}");
+                        return Err(A::Error::custom(format!("{WHICH}{text}")));
+                    }
+                };
+                Ok(ContactRequest { connection: object.connection, identifier, reference: object.r#ref })
+            }
+        }
+        deserializer.deserialize_any(Shape)
+    }
+}
+
+impl ContactRequest {
+    pub(super) fn bare(id: Arc<str>) -> Self {
+        Self { connection: None, identifier: Identifier::Id(id), reference: None }
+    }
+}
+
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Shape;
+        impl Visitor<'_> for Shape {
+            type Value = Id;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an integer")
+            }
+            fn visit_str<E: Error>(self, id: &str) -> Result<Id, E> {
+                Ok(Id(Arc::from(id)))
+            }
+            fn visit_u64<E: Error>(self, id: u64) -> Result<Id, E> {
+                Ok(Id(Arc::from(id.to_string())))
+            }
+            fn visit_i64<E: Error>(self, id: i64) -> Result<Id, E> {
+                Ok(Id(Arc::from(id.to_string())))
+            }
+        }
+        deserializer.deserialize_any(Shape)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(body: &str) -> String {
+        let problem = parse(body.as_bytes()).unwrap_err();
+        let debug = format!("{problem:?}");
+        let code = problem.code();
+        let pointer = debug.split("pointer: \"").nth(1).and_then(|rest| rest.split('"').next());
+        let error = debug.split("code: \"").nth(2).and_then(|rest| rest.split('"').next());
+        format!("{code} {} {}", pointer.unwrap_or("-"), error.unwrap_or("-"))
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_a_pointer() {
+        for (body, expected) in [
+            ("", "invalid_json - -"),
+            ("{", "invalid_json - -"),
+            ("{\"contacts\":[\"1\"]} x", "invalid_json - -"),
+            ("{\"contacts\":[\"1\"],}", "invalid_json - -"),
+            ("[]", "invalid_request  wrong_type"),
+            ("{}", "invalid_request  missing_member"),
+            ("{\"contacts\":[]}", "invalid_request /contacts no_contacts"),
+            ("{\"contacts\":{}}", "invalid_request /contacts wrong_type"),
+            ("{\"contacts\":[\"1\"],\"filter\":{}}", "invalid_request /filter unknown_member"),
+            ("{\"contacts\":[\"1\"],\"contacts\":[\"2\"]}", "invalid_request /contacts duplicate_member"),
+            ("{\"contacts\":[\"1\",{\"id\":\"2\",\"id\":\"3\"}]}", "invalid_request /contacts/1/id duplicate_member"),
+            ("{\"contacts\":[{\"id\":\"2\",\"phone\":\"+1\"}]}", "invalid_request /contacts/0 identifier_count"),
+            ("{\"contacts\":[{}]}", "invalid_request /contacts/0 identifier_count"),
+            ("{\"contacts\":[{\"ref\":\"a\"}]}", "invalid_request /contacts/0 identifier_count"),
+            ("{\"contacts\":[{\"id\":null}]}", "invalid_request /contacts/0 identifier_count"),
+            ("{\"contacts\":[1.5]}", "invalid_request /contacts/0 wrong_type"),
+            ("{\"contacts\":[{\"id\":[1]}]}", "invalid_request /contacts/0/id wrong_type"),
+            ("{\"contacts\":[null]}", "invalid_request /contacts/0 wrong_type"),
+            ("{\"contacts\":[[\"1\"]]}", "invalid_request /contacts/0 wrong_type"),
+            ("{\"contacts\":[99999999999999999999999999]}", "invalid_request /contacts/0 wrong_type"),
+            (
+                "{\"contacts\":[{\"external\":{\"provider\":\"p\"}}]}",
+                "invalid_request /contacts/0/external missing_member",
+            ),
+            ("{\"contacts\":[\"1\"],\"dry_run\":\"yes\"}", "invalid_request /dry_run wrong_type"),
+        ] {
+            assert_eq!(problem(body), expected, "{body}");
+        }
+        let long = "x".repeat(129);
+        let body = format!("{{\"contacts\":[{{\"id\":1,\"ref\":\"{long}\"}}],\"reason\":\"{long}\"}}");
+        assert!(problem(&body).contains("too_long"));
+    }
+
+    #[test]
+    fn no_value_is_repeated() {
+        for body in [
+            "{\"contacts\":\"s3cret\"}",
+            "{\"contacts\":[\"1\"],\"dry_run\":\"s3cret\"}",
+            "{\"contacts\":[{\"external\":\"s3cret\"}]}",
+        ] {
+            assert!(!format!("{:?}", parse(body.as_bytes()).unwrap_err()).contains("s3cret"), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_three_ways_to_name_a_contact() {
+        let body = r#"{"contacts":["a",7,{"id":8,"ref":"r"},{"phone":"+1","connection":"c"},{"external":{"provider":"p","id":"x"}}]}"#;
+        let contacts = parse(body.as_bytes()).unwrap().contacts;
+        let texts: Vec<_> = contacts.iter().map(|contact| contact.identifier.text()).collect();
+        assert_eq!(texts, ["a", "7", "8", "+1", "x"]);
+        assert_eq!(contacts[2].reference.as_deref(), Some("r"));
+        assert_eq!(contacts[3].connection.as_deref(), Some("c"));
+    }
+}

@@ -1,0 +1,154 @@
+//! The composition root: settings and tenants become a running gateway. Nothing imports this but the command line.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::{self, Api, BodyLimits};
+use crate::desk::Desk;
+use crate::engine::driver::Engine;
+use crate::outbound::{Outbound, Rules};
+use crate::server::{self, ListenerLimits};
+use crate::settings::{Settings, StoreUrl};
+use crate::store::{Ledger, Memory, Sqlite, StoreError, Unfinished};
+use crate::tenants::Tenants;
+
+/// A running gateway.
+pub struct Gateway {
+    public: SocketAddr,
+    admin: SocketAddr,
+    engine: Arc<Engine>,
+    ledger: Arc<dyn Ledger>,
+    stopping: CancellationToken,
+    listeners: TaskTracker,
+    drain: Duration,
+}
+
+/// Why a gateway could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener's address cannot be used.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The store cannot be opened.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+}
+
+impl Gateway {
+    /// Opens the store, takes up what an earlier process left unfinished, and listens.
+    pub async fn start(settings: &Settings, tenants: Tenants) -> Result<Self, StartError> {
+        crate::telemetry::count();
+        let listen = |address| async move {
+            server::bind(address).await.map_err(|source| StartError::Listen { address, source })
+        };
+        let (public_listener, public) = listen(settings.server.listen).await?;
+        let (admin_listener, admin) = listen(settings.server.admin_listen).await?;
+        let ledger: Arc<dyn Ledger> = match &settings.store.url {
+            StoreUrl::Memory => Arc::new(Memory::default()),
+            StoreUrl::Sqlite(path) => Arc::new(Sqlite::open(path)?),
+        };
+        let rules = Rules {
+            max_in_flight: settings.upstream.max_in_flight,
+            breaker_failures: settings.upstream.breaker_failures,
+            breaker_open_ms: settings.upstream.breaker_open_ms,
+        };
+        let desk = Arc::new(Desk::new(Arc::new(tenants), Outbound::new(rules)));
+        let deadline_ms = settings.deletions.deadline_s.saturating_mul(1_000);
+        let engine = Arc::new(Engine::new(Arc::clone(&ledger), deadline_ms));
+        for unfinished in ledger.take_over().await? {
+            take_up(&engine, &desk, unfinished);
+        }
+
+        let stopping = CancellationToken::new();
+        let api = Api { desk, engine: Arc::clone(&engine), limits: limits(settings), stopping: stopping.clone() };
+        let routes = api::routes(api);
+        let routes = server::guarded(routes, settings.server.max_requests_in_flight, settings.server.max_uri_bytes);
+        let admin_routes = server::admin_routes(Arc::clone(&engine), stopping.clone());
+        let listeners = TaskTracker::new();
+        let allowed = listener_limits(settings);
+        listeners.spawn(server::serve(public_listener, routes, allowed, stopping.clone()));
+        listeners.spawn(server::serve(admin_listener, admin_routes, allowed, stopping.clone()));
+        tracing::info!(%public, %admin, "listening");
+        let drain = Duration::from_millis(settings.server.drain_ms);
+        Ok(Self { public, admin, engine, ledger, stopping, listeners, drain })
+    }
+
+    /// The public listener's address.
+    pub fn public(&self) -> SocketAddr {
+        self.public
+    }
+
+    /// The admin listener's address.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Takes no more deletions, lets what runs come to its end within the time for it, and closes the store. What is
+    /// not finished then stands in the ledger; the next start goes on with it.
+    pub async fn stop(self) {
+        tracing::info!("stopping");
+        self.stopping.cancel();
+        self.listeners.close();
+        let ended = async {
+            self.listeners.wait().await;
+            self.engine.idle().await;
+        };
+        if tokio::time::timeout(self.drain, ended).await.is_err() {
+            tracing::warn!("some deletions are not finished; they stand in the ledger");
+        }
+        self.ledger.close().await;
+        tracing::info!("stopped");
+    }
+}
+
+/// Goes on with a deletion of an earlier process, unless one of its connections is no longer configured.
+fn take_up(engine: &Arc<Engine>, desk: &Desk, unfinished: Unfinished) {
+    let deletion = &unfinished.deletion;
+    let tenant = desk.tenants().tenant(&deletion.tenant);
+    let routes: Option<Vec<_>> =
+        deletion.shares.iter().map(|name| desk.route(tenant?.connections.get(name)?).ok()).collect();
+    match routes {
+        Some(routes) => {
+            tracing::info!(deletion = %deletion.id, tenant = %deletion.tenant, "taken up again");
+            engine.resume(unfinished, routes);
+        }
+        // It stays in the ledger as it is: a later start with the connection goes on with it.
+        None => tracing::error!(
+            deletion = %deletion.id, tenant = %deletion.tenant,
+            "left unfinished: a connection of it is no longer configured"
+        ),
+    }
+}
+
+fn limits(settings: &Settings) -> api::Limits {
+    api::Limits {
+        body: BodyLimits {
+            max_bytes: settings.server.max_body_bytes,
+            timeout_ms: settings.server.body_timeout_ms,
+            min_bytes_per_s: settings.server.min_body_bytes_per_s,
+        },
+        max_contacts: settings.deletions.max_contacts,
+        max_wait_s: settings.deletions.max_wait_s,
+    }
+}
+
+fn listener_limits(settings: &Settings) -> ListenerLimits {
+    ListenerLimits {
+        max_connections: settings.server.max_connections,
+        max_connections_per_address: settings.server.max_connections_per_address,
+        max_headers: settings.server.max_headers,
+        max_header_bytes: settings.server.max_header_bytes,
+        header_timeout_ms: settings.server.header_timeout_ms,
+        drain_ms: settings.server.drain_ms,
+    }
+}

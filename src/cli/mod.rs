@@ -1,0 +1,146 @@
+//! The command line: one file a command. Data goes to stdout, progress and logs to stderr.
+//!
+//! Exit codes: 0 all is well, 1 it ran and not all is well, 2 usage or configuration, 3 the gateway could not be reached.
+
+mod check;
+mod delete;
+mod demo;
+mod dialects;
+mod key;
+mod mock;
+mod output;
+mod plan;
+mod serve;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::settings::ConfigError;
+
+/// One inbound contract to delete contacts, translated into each CRM's own dialect.
+#[derive(Debug, Parser)]
+#[command(name = "onedelete", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start five mock upstreams and the gateway on loopback, and send one deletion through it
+    Demo(demo::Demo),
+    /// Run the gateway
+    Serve(serve::Serve),
+    /// Check the configuration: every mistake, with file, line and key
+    Check(check::Check),
+    /// Print what would be sent for some contacts, without credentials; sends nothing
+    Plan(plan::Plan),
+    /// Ask a running gateway to delete contacts
+    Delete(delete::Delete),
+    /// List the dialects and what each can do
+    Dialects(dialects::Dialects),
+    /// Serve mock upstreams for tests
+    Mock(mock::MockCommand),
+    /// Make keys for callers of the gateway
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+/// Where the configuration is.
+#[derive(Debug, clap::Args)]
+struct ConfigFile {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", env = "ONEDELETE_CONFIG", default_value = "onedelete.toml")]
+    config: PathBuf,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people
+    Table,
+    /// One JSON document
+    Json,
+    /// One JSON object a contact
+    Jsonl,
+}
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug)]
+enum Failure {
+    /// The words of the command line, or the configuration, are wrong: exit code 2.
+    Usage(String),
+    /// It ran and did not succeed: exit code 1.
+    Failed(String),
+    /// The gateway could not be reached: exit code 3.
+    Unreachable(String),
+}
+
+/// What a command ends with: an exit code, or a failure to be printed.
+type Outcome = Result<ExitCode, Failure>;
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Demo(command) => on_runtime(command.run()),
+        Command::Serve(command) => on_runtime(command.run()),
+        Command::Check(command) => command.run(),
+        Command::Plan(command) => command.run(),
+        Command::Delete(command) => on_runtime(command.run()),
+        Command::Dialects(command) => command.run(),
+        Command::Mock(command) => on_runtime(command.run()),
+        Command::Key(command) => command.run(),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "onedelete", &mut io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    let (text, code) = match result {
+        Ok(code) => return code,
+        Err(Failure::Failed(text)) => (text, 1),
+        Err(Failure::Usage(text)) => (text, 2),
+        Err(Failure::Unreachable(text)) => (text, 3),
+    };
+    output::note(&format!("error: {text}"));
+    ExitCode::from(code)
+}
+
+fn on_runtime(command: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|err| Failure::Failed(format!("the runtime cannot start: {err}")))?;
+    let outcome = runtime.block_on(command);
+    // Nothing is left that must be waited for; a blocking look-up of a name must not hold up the end.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Configuration mistakes, a line each; the first is what `error:` shows.
+fn mistakes(errors: &[ConfigError]) -> Failure {
+    let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    Failure::Usage(lines.join("\nerror: "))
+}
+
+/// Returns at the first Ctrl-C or SIGTERM.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signals) => drop(signals.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        // Where the signal cannot be listened to, the default action ends the process anyway.
+        result = tokio::signal::ctrl_c() => if result.is_err() { std::future::pending::<()>().await },
+        () = terminated => {}
+    }
+}

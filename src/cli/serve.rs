@@ -1,0 +1,35 @@
+//! `onedelete serve`: runs the gateway until it is told to stop.
+
+use std::process::ExitCode;
+
+use super::{ConfigFile, Failure, Outcome, interrupted, mistakes};
+use crate::app::{Gateway, StartError};
+use crate::settings::{self, LogFormat};
+use crate::{telemetry, tenants};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Serve {
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+impl Serve {
+    pub(super) async fn run(self) -> Outcome {
+        let settings = settings::load(&self.file.config).map_err(|errors| mistakes(&errors))?;
+        let read = tenants::Secrets::Read;
+        let tenants =
+            tenants::load(&settings.tenants.directory, &settings.upstream, read).map_err(|errors| mistakes(&errors))?;
+        let format = match settings.log.format {
+            LogFormat::Text => telemetry::LogFormat::Text,
+            LogFormat::Json => telemetry::LogFormat::Json,
+        };
+        telemetry::log(format, &settings.log.filter);
+        let gateway = Gateway::start(&settings, tenants).await.map_err(|err| match err {
+            StartError::Listen { .. } => Failure::Failed(err.to_string()),
+            StartError::Store(_) => Failure::Usage(err.to_string()),
+        })?;
+        interrupted().await;
+        gateway.stop().await;
+        Ok(ExitCode::SUCCESS)
+    }
+}

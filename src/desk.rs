@@ -1,0 +1,49 @@
+//! The desk: which connection a contact goes to, and the connection's runtime side, made when it is first used.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::engine::driver::Route;
+use crate::outbound::{Outbound, Upstream};
+use crate::tenants::{Connection, Tenants};
+
+/// Tenants and the upstreams of their connections.
+#[derive(Debug)]
+pub struct Desk {
+    tenants: Arc<Tenants>,
+    outbound: Outbound,
+    open: Mutex<HashMap<(Arc<str>, Arc<str>), Arc<Upstream>>>,
+}
+
+impl Desk {
+    /// With no upstream opened yet.
+    pub fn new(tenants: Arc<Tenants>, outbound: Outbound) -> Self {
+        Self { tenants, outbound, open: Mutex::default() }
+    }
+
+    /// The tenants.
+    pub fn tenants(&self) -> &Arc<Tenants> {
+        &self.tenants
+    }
+
+    /// A connection with its upstream. Fails only where the machine has no usable TLS set-up.
+    pub fn route(&self, connection: &Arc<Connection>) -> Result<Route, String> {
+        let name = (Arc::clone(&connection.tenant), Arc::clone(&connection.name));
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let upstream = match open.get(&name) {
+            Some(upstream) => Arc::clone(upstream),
+            None => {
+                let upstream = Arc::new(self.outbound.open(connection)?);
+                open.insert(name, Arc::clone(&upstream));
+                upstream
+            }
+        };
+        Ok(Route { connection: Arc::clone(connection), upstream })
+    }
+
+    /// The upstream of a connection, if it has been used.
+    pub fn opened(&self, connection: &Connection) -> Option<Arc<Upstream>> {
+        let name = (Arc::clone(&connection.tenant), Arc::clone(&connection.name));
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&name).cloned()
+    }
+}

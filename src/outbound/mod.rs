@@ -1,0 +1,12 @@
+//! The way out: one upstream's locks, paces and wires, outside of what is sent and what it means.
+
+pub mod address;
+mod breaker;
+mod client;
+mod credentials;
+mod pace;
+mod stack;
+
+pub use breaker::BreakerState;
+pub use client::Client;
+pub use stack::{Outbound, Permit, Rules, Upstream};

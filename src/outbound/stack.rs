@@ -1,0 +1,204 @@
+//! One upstream's stack: metrics › breaker › pace › concurrency › credential › timeout › client.
+//!
+//! A call passes it in two steps, so that the intent can be put down between them: `admit` waits until the call may
+//! go out, `send` lets it go. One attempt in; one reply, or how it was lost, out. What a reply means is not known here.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use adapters::{Call, Dialect, Fault, FaultCode};
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::breaker::{Breaker, BreakerRules, BreakerState};
+use super::client::{Client, ClientRules};
+use super::credentials::{Shown, Wallet};
+use super::pace::Pace;
+use crate::clock;
+use crate::engine::{Lost, Signal};
+use crate::telemetry::CallMetrics;
+use crate::tenants::Connection;
+
+/// What holds for the whole process.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Calls in flight, all connections together.
+    pub max_in_flight: usize,
+    /// Failures in a row that open a breaker.
+    pub breaker_failures: u32,
+    /// How long it stays open.
+    pub breaker_open_ms: u64,
+}
+
+/// What all upstreams share.
+#[derive(Debug)]
+pub struct Outbound {
+    rules: Rules,
+    in_flight: Arc<Semaphore>,
+}
+
+/// One connection's upstream.
+#[derive(Debug)]
+pub struct Upstream {
+    dialect: Arc<dyn Dialect>,
+    client: Client,
+    breaker: Mutex<Breaker>,
+    pace: Pace,
+    lanes: Arc<Semaphore>,
+    max_in_flight: usize,
+    in_flight: Arc<Semaphore>,
+    wallet: Wallet,
+    metrics: CallMetrics,
+}
+
+/// Leave for one call to go out.
+pub struct Permit {
+    _lane: OwnedSemaphorePermit,
+    _in_flight: OwnedSemaphorePermit,
+    shown: Shown,
+}
+
+impl Outbound {
+    /// With nothing in flight.
+    pub fn new(rules: Rules) -> Self {
+        Self { rules, in_flight: Arc::new(Semaphore::new(rules.max_in_flight)) }
+    }
+
+    /// The runtime side of a connection. Fails only where the machine has no usable TLS set-up.
+    pub fn open(&self, connection: &Arc<Connection>) -> Result<Upstream, String> {
+        let Rules { breaker_failures, breaker_open_ms, .. } = self.rules;
+        let client = Client::new(ClientRules {
+            connect_ms: connection.timeouts.connect_ms,
+            response_ms: connection.timeouts.response_ms,
+            pool_idle_ms: connection.limits.pool_idle_ms,
+            max_idle: connection.limits.max_in_flight,
+            max_response_bytes: connection.limits.max_response_bytes,
+            allow_private: connection.allow_private,
+            https_only: connection.base_url.starts_with("https://"),
+        })?;
+        Ok(Upstream {
+            dialect: Arc::clone(&connection.dialect),
+            client,
+            breaker: Mutex::new(Breaker::new(BreakerRules {
+                failures_in_row: breaker_failures,
+                open_ms: breaker_open_ms,
+            })),
+            pace: Pace::new(connection.limits.rate),
+            lanes: Arc::new(Semaphore::new(connection.limits.max_in_flight)),
+            max_in_flight: connection.limits.max_in_flight,
+            in_flight: Arc::clone(&self.in_flight),
+            wallet: Wallet::new(connection),
+            metrics: CallMetrics::new(connection),
+        })
+    }
+}
+
+impl Upstream {
+    /// Waits until a call may go out, at most until `deadline`. Nothing has been sent when this returns.
+    pub async fn admit(&self, deadline: Option<Instant>) -> Result<Permit, Lost> {
+        let waiting = self.wait_for_leave();
+        match deadline {
+            None => waiting.await,
+            Some(deadline) => tokio::time::timeout_at(deadline, waiting).await.unwrap_or_else(|_| {
+                Err(Lost::NotSent { fault: Fault::new(FaultCode::DeadlineExceeded), again: false })
+            }),
+        }
+    }
+
+    async fn wait_for_leave(&self) -> Result<Permit, Lost> {
+        // Own lanes first: a connection that is busy must not hold places that others could use.
+        let lane = Arc::clone(&self.lanes).acquire_owned().await.map_err(|_| closed())?;
+        self.pace.pass().await;
+        let in_flight = Arc::clone(&self.in_flight).acquire_owned().await.map_err(|_| closed())?;
+        // Asked last, so that a probe is under way as soon as it is allowed.
+        let admitted = self.breaker().admit(clock::now().ms);
+        admitted.map_err(|wait_ms| Lost::CircuitOpen { wait_ms })?;
+        self.show_breaker();
+        // Whatever ends this before the call goes out, a probe must not stay open.
+        let unheard = Unheard { breaker: &self.breaker, armed: true };
+        let shown = self.wallet.show(&*self.dialect, &self.client).await?;
+        unheard.disarm();
+        Ok(Permit { _lane: lane, _in_flight: in_flight, shown })
+    }
+
+    /// Sends a call once. `heard` must be told what its reply was worth.
+    pub async fn send(&self, permit: &Permit, call: &Call) -> Result<http::Response<Bytes>, Lost> {
+        let mut request = call.request.clone();
+        request.headers_mut().insert(self.wallet.header(), permit.shown.value.clone());
+        let start = Instant::now();
+        let reply = self.client.send(request).await;
+        self.metrics.ended(&reply, start.elapsed());
+        if let Err(lost) = &reply
+            && !matches!(lost, Lost::CircuitOpen { .. })
+        {
+            self.breaker().heard(false, clock::now().ms);
+            self.show_breaker();
+        }
+        reply
+    }
+
+    /// What a reply was worth, once it has been read.
+    pub fn heard(&self, permit: &Permit, signal: Signal) {
+        self.breaker().heard(!signal.failing, clock::now().ms);
+        self.show_breaker();
+        if signal.credential_refused {
+            self.wallet.refused(permit.shown.generation);
+        }
+        if let Some(hold_ms) = signal.hold_ms {
+            self.pace.hold(hold_ms);
+        }
+    }
+
+    /// A permit that is given back unused.
+    pub fn unused(&self, _: &Permit) {
+        self.breaker().unheard();
+    }
+
+    /// Whether another credential could be had when one is refused.
+    pub fn renewable(&self) -> bool {
+        self.wallet.renewable()
+    }
+
+    /// Calls in flight at most.
+    pub fn max_in_flight(&self) -> usize {
+        self.max_in_flight
+    }
+
+    /// What the breaker is doing.
+    pub fn breaker_state(&self) -> BreakerState {
+        self.breaker().state(clock::now().ms)
+    }
+
+    fn show_breaker(&self) {
+        self.metrics.breaker(self.breaker_state());
+    }
+
+    fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells the breaker, when it is dropped, that a call which passed it brings no news.
+struct Unheard<'b> {
+    breaker: &'b Mutex<Breaker>,
+    armed: bool,
+}
+
+impl Unheard<'_> {
+    fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Unheard<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.breaker.lock().unwrap_or_else(PoisonError::into_inner).unheard();
+        }
+    }
+}
+
+/// The semaphores are never closed; if they were, nothing would have been sent.
+fn closed() -> Lost {
+    Lost::NotSent { fault: Fault::new(FaultCode::Cancelled), again: false }
+}

@@ -1,0 +1,142 @@
+//! The listeners: accept, count, time out, drain. What a request means is the router's.
+//!
+//! The accept loop is our own on hyper, because only there connections can be counted before anything is read from
+//! them, and slow ones be closed.
+
+mod admin;
+mod stack;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use admin::routes as admin_routes;
+pub use stack::guarded;
+
+/// What a listener allows.
+#[derive(Debug, Clone, Copy)]
+pub struct ListenerLimits {
+    /// Open connections.
+    pub max_connections: usize,
+    /// Of them, from one address.
+    pub max_connections_per_address: usize,
+    /// Header lines in a request.
+    pub max_headers: usize,
+    /// Bytes of a request's head.
+    pub max_header_bytes: usize,
+    /// For a request's head, and for the pause between two requests.
+    pub header_timeout_ms: u64,
+    /// How long running requests may take to end once the listener stops.
+    pub drain_ms: u64,
+}
+
+/// Serves `router` until `stop`, then lets running requests end. Returns when the last connection is gone.
+pub async fn serve(listener: TcpListener, router: Router, limits: ListenerLimits, stop: CancellationToken) {
+    let connections = TaskTracker::new();
+    let graceful = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(limits.max_connections));
+    let addresses = Arc::new(Addresses::default());
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(limits.header_timeout_ms))
+        .max_headers(limits.max_headers)
+        .max_buf_size(limits.max_header_bytes.max(8_192));
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        let (place, (stream, peer)) = match accepted {
+            Ok(accepted) => accepted,
+            Err(err) => {
+                // Out of descriptors, or a connection that was gone already: neither ends the loop.
+                tracing::warn!(error = %err, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let Some(guest) = addresses.enter(peer.ip(), limits.max_connections_per_address) else { continue };
+        // A socket that cannot be set up is one that is gone.
+        let _ = stream.set_nodelay(true);
+        let service = TowerToHyperService::new(router.clone());
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        connections.spawn(async move {
+            // How a connection ends is the peer's affair: a reset, a timeout, or in order.
+            let _ = connection.await;
+            drop((place, guest));
+        });
+    }
+    drop(listener);
+    connections.close();
+    let drained = async {
+        graceful.shutdown().await;
+        connections.wait().await;
+    };
+    if tokio::time::timeout(Duration::from_millis(limits.drain_ms), drained).await.is_err() {
+        tracing::warn!("some requests were still running when the time for stopping was over");
+    }
+}
+
+/// The address that a listener got.
+pub async fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address).await?;
+    let bound = listener.local_addr()?;
+    Ok((listener, bound))
+}
+
+type Accepted = (tokio::sync::OwnedSemaphorePermit, (TcpStream, SocketAddr));
+
+/// Waits for a place first: what has none stays in the kernel's queue.
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<Accepted> {
+    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+    Ok((place, listener.accept().await?))
+}
+
+/// Connections by address.
+#[derive(Debug, Default)]
+struct Addresses(Mutex<HashMap<IpAddr, usize>>);
+
+struct Guest {
+    addresses: Arc<Addresses>,
+    ip: IpAddr,
+}
+
+impl Addresses {
+    fn enter(self: &Arc<Self>, ip: IpAddr, most: usize) -> Option<Guest> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(ip).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Guest { addresses: Arc::clone(self), ip })
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut counts = self.addresses.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.ip) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.ip);
+            }
+        }
+    }
+}
+
+/// What a router's service can fail with: nothing.
+pub type Never = Infallible;

@@ -1,0 +1,110 @@
+//! The inbound stack, outermost first. Each layer says why it stands where it stands.
+
+use std::time::Instant;
+
+use axum::Router;
+use axum::error_handling::HandleErrorLayer;
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
+use http::{HeaderName, HeaderValue, Method};
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+use tracing::Instrument;
+
+use crate::api::{Problem, problem};
+use crate::telemetry;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Wraps the public routes.
+pub fn guarded(routes: Router, max_requests_in_flight: usize, max_uri_bytes: usize) -> Router {
+    let shed = ServiceBuilder::new()
+        // Turned away before any work, when too much is under way. The limit is one for all routes.
+        .layer(HandleErrorLayer::new(|_: tower::BoxError| async {
+            Problem::new(&problem::OVERLOADED).retry_after(1).into_response()
+        }))
+        .load_shed()
+        .layer(tower::limit::GlobalConcurrencyLimitLayer::new(max_requests_in_flight));
+    let stack = ServiceBuilder::new()
+        // No header that holds a secret is printed by anything further in.
+        .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION, COOKIE]))
+        // Answers are nobody's to keep or to guess at.
+        .layer(SetResponseHeaderLayer::if_not_present(
+            http::header::CACHE_CONTROL,
+            HeaderValue::from_static("no-store"),
+        ))
+        .layer(SetResponseHeaderLayer::if_not_present(
+            HeaderName::from_static("x-content-type-options"),
+            HeaderValue::from_static("nosniff"),
+        ))
+        // Names, times and counts every request, those included that are refused further in.
+        .layer(from_fn(observe))
+        // A bug in a handler is that request's problem, and says nothing of what was sent.
+        .layer(CatchPanicLayer::custom(|_| Problem::unsaid(&problem::INTERNAL).into_response()))
+        .layer(shed)
+        // What HTTP allows and no honest client sends.
+        .layer(from_fn(move |request, next| guard(request, next, max_uri_bytes)));
+    routes.layer(stack)
+}
+
+async fn observe(request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let id = request.headers().get(REQUEST_ID).filter(|id| is_request_id(id)).cloned();
+    let id = id.or_else(|| HeaderValue::try_from(uuid::Uuid::now_v7().simple().to_string()).ok());
+    let method = request.method().clone();
+    // The template, never the path: a path can hold an identifier.
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let shown = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+    let span = tracing::info_span!("request", id = %shown);
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let (status, took) = (response.status().as_u16(), start.elapsed());
+    telemetry::request(&route, known(&method), status, took);
+    span.in_scope(|| tracing::info!(method = known(&method), route, status, ms = took.as_millis() as u64, "answered"));
+    if let Some(id) = id {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// A method as a label: one that HTTP does not define could be anything.
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// A caller's own request id is kept if it is harmless in a log line.
+fn is_request_id(value: &HeaderValue) -> bool {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_.:".contains(b);
+    (1..=128).contains(&value.len()) && value.as_bytes().iter().all(plain)
+}
+
+/// Requests that are a way to be misunderstood (RFC 9112, sections 3.2 and 6.1).
+async fn guard(request: Request, next: Next, max_uri_bytes: usize) -> Response {
+    let headers = request.headers();
+    let wrong = |code, message: &str| Problem::invalid("", code, message).into_response();
+    if headers.get_all(HOST).iter().count() != 1 {
+        return wrong("host", "there must be exactly one Host header");
+    }
+    if request.uri().authority().is_some() || request.uri().path() == "*" {
+        return wrong("request_target", "the request target must be a path");
+    }
+    if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > max_uri_bytes) {
+        return wrong("uri_too_long", "the request target is too long");
+    }
+    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
+        return wrong("framing", "Content-Length and Transfer-Encoding exclude each other");
+    }
+    next.run(request).await
+}

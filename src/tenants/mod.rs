@@ -1,0 +1,177 @@
+//! Tenants: their keys and their connections, read from one file each into an immutable map.
+//!
+//! The map is replaced whole or not at all. Nothing here talks to anybody; a connection's runtime side is `outbound`.
+
+mod connection;
+mod credentials;
+mod file;
+#[cfg(test)]
+mod tests;
+mod upstream_url;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use adapters::{Dialect, Grant, Pace, Registration};
+use secrecy::SecretString;
+
+pub use file::{Secrets, load};
+
+/// Every tenant and every key.
+#[derive(Debug, Default)]
+pub struct Tenants {
+    by_id: BTreeMap<Arc<str>, Arc<Tenant>>,
+    by_key: HashMap<[u8; 32], Key>,
+}
+
+/// One tenant.
+#[derive(Debug)]
+pub struct Tenant {
+    /// Its name.
+    pub id: Arc<str>,
+    /// The connection of contacts that name none.
+    pub default_connection: Option<Arc<str>>,
+    /// Its connections, by name.
+    pub connections: BTreeMap<Arc<str>, Arc<Connection>>,
+}
+
+/// One API key of a tenant. The key itself is not known, only its hash.
+#[derive(Debug, Clone)]
+pub struct Key {
+    /// Lowercase hex SHA-256 of the whole key, as bytes.
+    pub sha256: [u8; 32],
+    /// Its name, for logs.
+    pub name: Arc<str>,
+    /// Whose it is.
+    pub tenant: Arc<Tenant>,
+    /// What it may do.
+    pub access: Access,
+    /// The connections that it may use; all, if `None`.
+    pub connections: Option<BTreeSet<Arc<str>>>,
+}
+
+/// What a key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Look at connections and deletions.
+    Read,
+    /// That, and delete.
+    Delete,
+}
+
+/// One CRM account of a tenant.
+#[derive(Debug)]
+pub struct Connection {
+    /// Its name, unique in its tenant.
+    pub name: Arc<str>,
+    /// Whose it is.
+    pub tenant: Arc<str>,
+    /// Its dialect.
+    pub registration: &'static Registration,
+    /// The dialect, bound to this connection's settings.
+    pub dialect: Arc<dyn Dialect>,
+    /// Where the upstream is: the setting `base_url`, for its scheme and host.
+    pub base_url: String,
+    /// What it shows the upstream.
+    pub credentials: Credentials,
+    /// Whether plain http is allowed.
+    pub allow_http: bool,
+    /// Whether private and link-local addresses are allowed.
+    pub allow_private: bool,
+    /// How much may go out.
+    pub limits: Limits,
+    /// How long to wait.
+    pub timeouts: Timeouts,
+    /// How often to try.
+    pub retry: RetryPolicy,
+}
+
+/// The members of a connection's `credentials`, in the form that fits.
+pub struct Credentials {
+    /// What becomes of them.
+    pub grant: &'static Grant,
+    /// The members; those that are secrets are kept as such.
+    pub members: Vec<(&'static str, CredentialValue)>,
+}
+
+/// One member of `credentials`.
+pub enum CredentialValue {
+    /// For everybody to see.
+    Plain(String),
+    /// Read from the environment or a file when the tenants were loaded.
+    Secret(SecretString),
+    /// Not read: configuration was only checked, without its secrets.
+    Unread,
+}
+
+/// How much may go out at one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Calls in so many seconds; `None` is no pace.
+    pub rate: Option<Pace>,
+    /// Calls in flight.
+    pub max_in_flight: usize,
+    /// How long an idle connection is kept.
+    pub pool_idle_ms: u64,
+    /// The longest reply.
+    pub max_response_bytes: usize,
+}
+
+/// How long to wait for an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a connection.
+    pub connect_ms: u64,
+    /// For a whole attempt.
+    pub response_ms: u64,
+}
+
+/// How often to try a contact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Attempts, at least 1.
+    pub max_attempts: u32,
+    /// The first wait is at most so long.
+    pub base_ms: u64,
+    /// No wait of our own is longer.
+    pub cap_ms: u64,
+}
+
+impl Tenants {
+    /// From tenants whose ids differ and keys whose hashes do.
+    pub(crate) fn new(tenants: impl IntoIterator<Item = Arc<Tenant>>, keys: impl IntoIterator<Item = Key>) -> Self {
+        Self {
+            by_id: tenants.into_iter().map(|tenant| (tenant.id.clone(), tenant)).collect(),
+            by_key: keys.into_iter().map(|key| (key.sha256, key)).collect(),
+        }
+    }
+
+    /// The key with this hash.
+    pub fn key(&self, sha256: &[u8; 32]) -> Option<&Key> {
+        self.by_key.get(sha256)
+    }
+
+    /// Every tenant, by id.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Tenant>> {
+        self.by_id.values()
+    }
+
+    /// The tenant with this id.
+    pub fn tenant(&self, id: &str) -> Option<&Arc<Tenant>> {
+        self.by_id.get(id)
+    }
+}
+
+impl Key {
+    /// Whether the key may use this connection.
+    pub fn reaches(&self, connection: &str) -> bool {
+        self.connections.as_ref().is_none_or(|names| names.contains(connection))
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(…)")
+    }
+}

@@ -1,0 +1,6 @@
+//! The integration tests: the gateway from outside, over real sockets on loopback, against the dialects' own doubles.
+
+#[allow(dead_code, reason = "each test uses some of it")]
+mod support;
+
+mod smoke;

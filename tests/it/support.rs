@@ -1,0 +1,231 @@
+//! A gateway in this process, with tenants made for one test, and a client to talk to it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use adapters::{DIALECTS, Identifier, Registration};
+use onedelete::app::Gateway;
+use onedelete::mock::Mock;
+use onedelete::{api, settings, tenants};
+use serde_json::Value;
+
+/// What a test says about its gateway before it starts.
+pub(crate) struct Setup {
+    folder: tempfile::TempDir,
+    settings: toml::Table,
+    tenants: toml::Table,
+}
+
+/// A gateway that runs until the test ends.
+pub(crate) struct Running {
+    pub(crate) public: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) client: reqwest::Client,
+    folder: tempfile::TempDir,
+    gateway: Option<Gateway>,
+}
+
+/// An answer of the gateway.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) text: String,
+    /// `Null` if the body is not JSON.
+    pub(crate) json: Value,
+}
+
+/// The key of a tenant in these tests.
+pub(crate) fn key(tenant: &str) -> String {
+    format!("odk_test-key-of-{tenant}-{}", "0123456789".repeat(4))
+}
+
+/// The key of a tenant that may only read.
+pub(crate) fn read_key(tenant: &str) -> String {
+    key(&format!("{tenant}-reader"))
+}
+
+impl Setup {
+    /// Free ports on loopback, a store in memory, no tenants.
+    pub(crate) fn new() -> Self {
+        let text = r#"
+            server = { listen = "127.0.0.1:0", admin_listen = "127.0.0.1:0", drain_ms = 10000 }
+            store = { url = "memory:" }
+            tenants = { directory = "tenants" }
+            upstream = { retry = { base_ms = 1, cap_ms = 20 } }
+        "#;
+        Self { folder: tempfile::tempdir().unwrap(), settings: text.parse().unwrap(), tenants: toml::Table::new() }
+    }
+
+    /// Changes a setting, for example `set("server.max_body_bytes", 1000)`.
+    pub(crate) fn set(mut self, path: &str, value: impl Into<toml::Value>) -> Self {
+        let (parents, name) = path.rsplit_once('.').unwrap();
+        let mut table = &mut self.settings;
+        for parent in parents.split('.') {
+            table = table.entry(parent).or_insert_with(|| toml::Table::new().into()).as_table_mut().unwrap();
+        }
+        table.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Keeps the deletions in a SQLite file.
+    pub(crate) fn durable(self) -> Self {
+        self.set("store.url", "sqlite:ledger.db")
+    }
+
+    /// Adds a connection to a tenant, and the tenant with its keys if it is new.
+    pub(crate) fn connection(mut self, tenant: &str, name: &str, connection: toml::Table) -> Self {
+        let file = self.tenants.entry(tenant).or_insert_with(|| {
+            let (all, reader) = (api::sha256_hex(&key(tenant)), api::sha256_hex(&read_key(tenant)));
+            let text = format!(
+                "id = {tenant:?}\ndefault_connection = {name:?}\n\
+                 [[api_keys]]\nname = \"all\"\nsha256 = {all:?}\n\
+                 [[api_keys]]\nname = \"reader\"\naccess = \"read\"\nsha256 = {reader:?}\n[connections]\n"
+            );
+            text.parse::<toml::Table>().unwrap().into()
+        });
+        file["connections"].as_table_mut().unwrap().insert(name.to_owned(), connection.into());
+        self
+    }
+
+    /// Adds a connection to a mock, without a pace, changed as the test wants it.
+    pub(crate) fn mock(self, tenant: &str, name: &str, mock: &Mock, change: impl FnOnce(&mut toml::Table)) -> Self {
+        let mut connection = mock.connection_toml();
+        table(&mut connection, "limits").insert("rate".to_owned(), "off".into());
+        change(&mut connection);
+        self.connection(tenant, name, connection)
+    }
+
+    /// Writes the configuration and starts the gateway from it.
+    pub(crate) async fn start(self) -> Running {
+        std::fs::create_dir_all(self.folder.path().join("tenants")).unwrap();
+        self.write();
+        Running::start(self.folder).await
+    }
+
+    /// The folder with the configuration, for tests of the program itself.
+    pub(crate) fn write(&self) -> PathBuf {
+        let folder = self.folder.path();
+        std::fs::create_dir_all(folder.join("tenants")).unwrap();
+        std::fs::write(folder.join("onedelete.toml"), toml::to_string(&self.settings).unwrap()).unwrap();
+        for (tenant, file) in &self.tenants {
+            let text = toml::to_string(file).unwrap();
+            std::fs::write(folder.join("tenants").join(format!("{tenant}.toml")), text).unwrap();
+        }
+        folder.to_owned()
+    }
+}
+
+/// A table in a connection, made if it is not there.
+pub(crate) fn table<'t>(connection: &'t mut toml::Table, name: &str) -> &'t mut toml::Table {
+    connection.entry(name).or_insert_with(|| toml::Table::new().into()).as_table_mut().unwrap()
+}
+
+/// Attempts for a contact.
+pub(crate) fn attempts(n: i64) -> impl Fn(&mut toml::Table) {
+    move |connection| {
+        table(connection, "retry").insert("max_attempts".to_owned(), n.into());
+    }
+}
+
+impl Running {
+    async fn start(folder: tempfile::TempDir) -> Self {
+        let file = folder.path().join("onedelete.toml");
+        let settings = settings::load_with(&file, []).unwrap_or_else(|errors| panic!("{errors:?}"));
+        let read = tenants::Secrets::Read;
+        let tenants = tenants::load(&settings.tenants.directory, &settings.upstream, read);
+        let tenants = tenants.unwrap_or_else(|errors| panic!("{errors:?}"));
+        let gateway = Gateway::start(&settings, tenants).await.unwrap();
+        let client = reqwest::Client::builder().no_proxy().retry(reqwest::retry::never()).build().unwrap();
+        Self { public: gateway.public(), admin: gateway.admin(), client, folder, gateway: Some(gateway) }
+    }
+
+    /// Stops the gateway in order, and starts it again from the same folder.
+    pub(crate) async fn restart(mut self) -> Self {
+        self.gateway.take().unwrap().stop().await;
+        Self::start(self.folder).await
+    }
+
+    /// Stops the gateway in order.
+    pub(crate) async fn stop(mut self) {
+        self.gateway.take().unwrap().stop().await;
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.public)
+    }
+
+    /// A deletion, as this tenant.
+    pub(crate) async fn post(&self, tenant: &str, body: &Value) -> Answer {
+        self.post_text(tenant, body.to_string()).await
+    }
+
+    pub(crate) async fn post_text(&self, tenant: &str, body: impl Into<String>) -> Answer {
+        let request = self.client.post(self.url("/v1/deletions")).header("content-type", "application/json");
+        send(request.bearer_auth(key(tenant)).body(body.into())).await
+    }
+
+    pub(crate) async fn get(&self, tenant: &str, path: &str) -> Answer {
+        send(self.client.get(self.url(path)).bearer_auth(key(tenant))).await
+    }
+
+    pub(crate) async fn delete(&self, tenant: &str, path: &str) -> Answer {
+        send(self.client.delete(self.url(path)).bearer_auth(key(tenant))).await
+    }
+
+    pub(crate) async fn metrics(&self) -> String {
+        send(self.client.get(format!("http://{}/metrics", self.admin))).await.text
+    }
+}
+
+/// Sends a request and reads the answer.
+pub(crate) async fn send(request: reqwest::RequestBuilder) -> Answer {
+    let mut reply = request.send().await.unwrap();
+    let (status, headers) = (reply.status().as_u16(), reply.headers().clone());
+    let mut body = Vec::new();
+    while let Some(chunk) = reply.chunk().await.unwrap() {
+        body.extend_from_slice(&chunk);
+    }
+    let text = String::from_utf8(body).unwrap();
+    let json = serde_json::from_str(&text).unwrap_or_default();
+    Answer { status, headers, text, json }
+}
+
+impl Answer {
+    /// The outcome of each contact.
+    pub(crate) fn outcomes(&self) -> Vec<&str> {
+        self.json["results"].as_array().expect(&self.text).iter().map(|r| r["outcome"].as_str().unwrap()).collect()
+    }
+
+    /// The `error.code` of each contact, `-` where there is none.
+    pub(crate) fn errors(&self) -> Vec<&str> {
+        let results = self.json["results"].as_array().expect(&self.text);
+        results.iter().map(|r| r["error"]["code"].as_str().unwrap_or("-")).collect()
+    }
+}
+
+/// A double of this dialect on a free port of loopback.
+pub(crate) async fn mock(dialect: &str) -> Mock {
+    Mock::start(registration(dialect), SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap()
+}
+
+pub(crate) fn registration(dialect: &str) -> &'static Registration {
+    DIALECTS.iter().find(|registration| registration.profile.id == dialect).unwrap()
+}
+
+/// `n` different native ids of a dialect, never the same twice in this process.
+pub(crate) fn ids(dialect: &str, n: usize) -> Vec<String> {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    let rule = &registration(dialect).profile.identifiers[0];
+    let first = NEXT.fetch_add(n, Ordering::Relaxed);
+    let forms =
+        |i: usize| [format!("{}", 1_000_000 + i), format!("{i:024x}"), format!("91c615e3-1040-4815-8ecb-{i:012x}")];
+    let accepted = |text: &String| (rule.accepts)(&Identifier::Id(text.as_str().into()));
+    (first..first + n).map(|i| forms(i).into_iter().find(accepted).unwrap()).collect()
+}
+
+/// A native id as an identifier.
+pub(crate) fn id(text: &str) -> Identifier {
+    Identifier::Id(text.into())
+}
