@@ -253,22 +253,20 @@ fn law_2_no_call_carries_a_credential_or_leaves_its_route() {
 
 #[test]
 fn hostile_identifiers_are_refused_by_every_grammar() {
-    // What is well formed for some dialect stands here; everything else must be refused by all.
-    let fine = |dialect: &str, identifier: &Identifier| match (dialect, identifier) {
-        ("wethod", Identifier::Id(id)) => &**id == "2147483648",
-        ("talkdesk", Identifier::Phone(phone)) => &**phone == "+1",
-        ("talkdesk", Identifier::External { .. }) => true,
-        _ => false,
+    // What some vendor's ids may look like all the same: no sign, blank, escape or word among them.
+    let tame = |identifier: &Identifier| match identifier {
+        Identifier::Id(id) => {
+            id.bytes().any(|b| b.is_ascii_digit()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        }
+        Identifier::Phone(phone) => crate::grammar::is_phone(phone),
+        Identifier::External { provider, id } => {
+            [provider, id].iter().all(|text| crate::grammar::is_visible_ascii(text))
+        }
     };
     for registration in DIALECTS {
         for identifier in hostile_identifiers() {
             if registration.profile.admit(&identifier).is_ok() {
-                assert!(
-                    fine(registration.profile.id, &identifier),
-                    "{}: {}",
-                    registration.profile.id,
-                    identifier.text()
-                );
+                assert!(tame(&identifier), "{}: {}", registration.profile.id, identifier.text());
             }
         }
     }
@@ -462,7 +460,8 @@ fn an_array_is_not_read_as_an_object_by_position() {
                 }
                 other => other,
             };
-            for body in [flatten(body), inner] {
+            let changed = [flatten(body.clone()), inner].into_iter().filter(|other| *other != body);
+            for body in changed.collect::<Vec<_>>() {
                 let reply = Response::new(Bytes::from(body.to_string()));
                 for finding in dialect.interpret(&call, &reply).findings(&call) {
                     let by_totals = matches!(finding, Finding::Deleted(Evidence::Aggregate)) && body.is_object();
@@ -524,9 +523,7 @@ fn law_6_refusals_of_the_credential_throttling_and_server_errors_are_told_apart(
             assert!(matches!(reading(401, body), Reading::TurnedAway(TurnedAway::Credential(_))), "{id}: 401 {body}");
             assert!(matches!(reading(429, body), Reading::TurnedAway(TurnedAway::Throttled(_))), "{id}: 429 {body}");
         }
-        for exchange in
-            fixtures(registration).iter().filter(|e| e.request.as_ref().is_some_and(|r| r.method == "DELETE"))
-        {
+        for exchange in fixtures(registration).iter().filter(|exchange| exchange.response.is_some()) {
             let response = exchange.response.as_ref().unwrap();
             if exchange.outcomes.iter().any(|o| o.error == Some(FaultCode::UpstreamUnauthenticated)) {
                 let dialect = with_settings(registration, &exchange.settings);
@@ -554,6 +551,11 @@ fn law_7_every_fixture_holds() {
     }
 }
 
+/// Whether a fixture's request is not the planned one: then it is that of a sign-in.
+fn is_sign_in(plan: &crate::Plan, request: &crate::exchange::WireRequest) -> bool {
+    !plan.calls.iter().any(|call| call.request.uri().path_and_query().is_some_and(|path| *path == *request.path))
+}
+
 fn fixture_holds(registration: &Registration, exchange: &Exchange) {
     let name = format!("{} {}", registration.profile.id, exchange.name);
     let dialect = with_settings(registration, &exchange.settings);
@@ -566,7 +568,7 @@ fn fixture_holds(registration: &Registration, exchange: &Exchange) {
         exchange.request.as_ref().map(|request| (request, exchange.response.as_ref().unwrap().to_http().unwrap()));
     match sent {
         None => assert!(plan.calls.is_empty(), "{name}: something would be sent"),
-        Some((request, reply)) if request.method == "POST" => {
+        Some((request, reply)) if is_sign_in(&plan, request) => {
             // The exchange is a sign-in: what it yields is what the contact gets.
             let reading = dialect.sign_in().unwrap().read(&reply);
             assert!(!matches!(reading, SignInReading::Token { .. }), "{name}");

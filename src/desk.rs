@@ -12,8 +12,11 @@ use crate::tenants::{Connection, Tenants};
 pub struct Desk {
     tenants: Arc<Tenants>,
     outbound: Outbound,
-    open: Mutex<HashMap<(Arc<str>, Arc<str>), Arc<Upstream>>>,
+    open: Mutex<HashMap<Name, Arc<Upstream>>>,
 }
+
+/// A tenant's id and a connection's name.
+type Name = (Arc<str>, Arc<str>);
 
 impl Desk {
     /// With no upstream opened yet.

@@ -100,7 +100,13 @@ fn explain(body: &[u8], first: &serde_json::Error) -> Problem {
     let place = format!("at line {}, column {}", err.line(), err.column());
     match err.classify() {
         Category::Data => {
-            let (code, message) = describe(&err.to_string());
+            let text = err.to_string();
+            let (code, message) = describe(&text);
+            // serde stands at the object when it finds these; the member is what the caller looks for.
+            let path = match code {
+                "duplicate_member" | "missing_member" => format!("{path}/{}", shown(named(&text))),
+                _ => path,
+            };
             Problem::invalid(path, code, message)
         }
         Category::Eof => Problem::new(&problem::INVALID_JSON).detail(format!("The JSON ends too early, {place}.")),
@@ -128,7 +134,7 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 /// serde's message as code and sentence. Values that it repeats are left out: they may be identifiers.
 fn describe(message: &str) -> (&'static str, String) {
     let message = message.split(" at line ").next().unwrap_or(message);
-    let name = || message.split('`').nth(1).unwrap_or_default();
+    let name = || named(message);
     if message.starts_with("unknown field") {
         let known = message.split_once(", expected").map_or("", |(_, known)| known.trim());
         return ("unknown_member", format!("`{}` is not known here; expected {known}", shown(name())));
@@ -150,6 +156,11 @@ fn describe(message: &str) -> (&'static str, String) {
             expected.replace("struct DeletionRequest", "an object").replace("struct External", "an object")
         ),
     )
+}
+
+/// The member that serde's message names.
+fn named(message: &str) -> &str {
+    message.split('`').nth(1).unwrap_or_default()
 }
 
 /// A member's name, as far as it is harmless to repeat.
@@ -248,7 +259,7 @@ mod tests {
             ("{\"contacts\":[\"1\"]} x", "invalid_json - -"),
             ("{\"contacts\":[\"1\"],}", "invalid_json - -"),
             ("[]", "invalid_request  wrong_type"),
-            ("{}", "invalid_request  missing_member"),
+            ("{}", "invalid_request /contacts missing_member"),
             ("{\"contacts\":[]}", "invalid_request /contacts no_contacts"),
             ("{\"contacts\":{}}", "invalid_request /contacts wrong_type"),
             ("{\"contacts\":[\"1\"],\"filter\":{}}", "invalid_request /filter unknown_member"),
@@ -265,7 +276,7 @@ mod tests {
             ("{\"contacts\":[99999999999999999999999999]}", "invalid_request /contacts/0 wrong_type"),
             (
                 "{\"contacts\":[{\"external\":{\"provider\":\"p\"}}]}",
-                "invalid_request /contacts/0/external missing_member",
+                "invalid_request /contacts/0/external/id missing_member",
             ),
             ("{\"contacts\":[\"1\"],\"dry_run\":\"yes\"}", "invalid_request /dry_run wrong_type"),
         ] {

@@ -74,7 +74,6 @@ fn quota(rate: Rate) -> Option<Quota> {
 #[cfg(test)]
 mod tests {
     use governor::clock::FakeRelativeClock;
-    use governor::state::{InMemoryState, NotKeyed};
 
     use super::*;
 
@@ -82,8 +81,7 @@ mod tests {
     fn no_window_sees_more_than_the_vendor_allows() {
         for (calls, per_s) in [(60, 60), (5_000, 3_600), (2, 1), (1, 10)] {
             let clock = FakeRelativeClock::default();
-            let limiter: RateLimiter<NotKeyed, InMemoryState, _> =
-                RateLimiter::direct_with_clock(quota(Rate { calls, per_s }).unwrap(), clock.clone());
+            let limiter = RateLimiter::direct_with_clock(quota(Rate { calls, per_s }).unwrap(), clock.clone());
             let step = Duration::from_secs(u64::from(per_s)) / (calls * 3);
             let mut passed = std::collections::VecDeque::new();
             let mut most = 0;

@@ -1,5 +1,7 @@
 //! The integration tests: the gateway from outside, over real sockets on loopback, against the dialects' own doubles.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 #[allow(dead_code, reason = "each test uses some of it")]
 mod support;
 
