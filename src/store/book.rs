@@ -91,15 +91,17 @@ impl Book {
         Ok(())
     }
 
-    /// Closes a deletion and lets go of its identifiers.
-    pub fn finish(&mut self, id: DeletionId, finished_ms: i64) {
-        if let Some(entry) = self.deletions.get_mut(&id)
-            && entry.open == 0
-        {
-            entry.head.finished_ms = Some(finished_ms);
-            entry.accepted = None;
-            entry.attempts.clear();
+    /// Closes a deletion and lets go of its identifiers, unless a contact is open or it is closed already.
+    /// Whether it did.
+    pub fn finish(&mut self, id: DeletionId, finished_ms: i64) -> bool {
+        let Some(entry) = self.deletions.get_mut(&id) else { return false };
+        if entry.open > 0 || entry.head.finished_ms.is_some() {
+            return false;
         }
+        entry.head.finished_ms = Some(finished_ms);
+        entry.accepted = None;
+        entry.attempts.clear();
+        true
     }
 
     /// A deletion and its results so far.

@@ -49,10 +49,11 @@ impl Ledger for Memory {
 
     fn finish(&self, id: DeletionId, finished_ms: i64) -> Reply<'_, ()> {
         let mut state = self.state();
-        state.book.finish(id, finished_ms);
-        let contacts = state.book.read(id).map_or(0, |stored| stored.contacts.len());
-        state.finished.push_back((id, contacts));
-        state.kept += contacts;
+        if state.book.finish(id, finished_ms) {
+            let contacts = state.book.read(id).map_or(0, |stored| stored.contacts.len());
+            state.finished.push_back((id, contacts));
+            state.kept += contacts;
+        }
         while state.kept > KEPT_CONTACTS
             && let Some((oldest, contacts)) = state.finished.pop_front()
         {

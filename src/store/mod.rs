@@ -5,6 +5,8 @@
 //! under which the writer works a share; a writer whose share was taken over is told so and must drop what it knows.
 
 mod book;
+#[cfg(test)]
+mod conformance;
 mod id;
 mod memory;
 mod sqlite;
