@@ -59,6 +59,7 @@ impl Gateway {
         };
         let rules = Rules {
             max_in_flight: settings.upstream.max_in_flight,
+            max_in_flight_per_tenant: settings.upstream.max_in_flight_per_tenant,
             breaker_failures: settings.upstream.breaker_failures,
             breaker_open_ms: settings.upstream.breaker_open_ms,
         };

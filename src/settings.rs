@@ -112,6 +112,8 @@ pub struct TenantsSettings {
 pub struct Upstream {
     /// Calls in flight, all connections together; at most 10,000.
     pub max_in_flight: usize,
+    /// Of them, at the connections of one tenant; at most 10,000.
+    pub max_in_flight_per_tenant: usize,
     /// Failures in a row that open a connection's breaker; at most 1,000.
     pub breaker_failures: u32,
     /// Milliseconds that a breaker stays open before one probe; at most 3,600,000.

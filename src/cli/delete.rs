@@ -213,6 +213,18 @@ pub(super) fn results_table(results: &[Value]) -> comfy_table::Table {
     table
 }
 
+/// An error with what caused it: the outermost says little more than that sending failed.
+fn cause(err: reqwest::Error) -> String {
+    let err = err.without_url();
+    let mut text = err.to_string();
+    let mut source = std::error::Error::source(&err);
+    while let Some(inner) = source {
+        text = inner.to_string();
+        source = inner.source();
+    }
+    text
+}
+
 fn client() -> Result<reqwest::Client, Failure> {
     let client = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
@@ -237,7 +249,7 @@ impl Gateway {
         let unreachable = |err: reqwest::Error| {
             let sent = deletes && !err.is_connect();
             let doubt = if sent { "; the gateway may have accepted the deletion" } else { "" };
-            Failure::Unreachable(format!("{}: {}{doubt}", self.url, err.without_url()))
+            Failure::Unreachable(format!("{}: {}{doubt}", self.url, cause(err)))
         };
         let mut reply = request.bearer_auth(&self.key).send().await.map_err(unreachable)?;
         let status = reply.status();

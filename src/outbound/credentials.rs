@@ -1,7 +1,7 @@
 //! What a connection shows its upstream: a given token, a token signed here, or one from the upstream's sign-in.
 //!
 //! At most one sign-in is in flight for a connection, however many calls wait for it, and a refused account is not
-//! tried again for a while: some upstreams lock it out for hours. It does not log, and no value has a `Debug`.
+//! tried again for a while: some upstreams lock it out for hours. No value is logged or has a `Debug`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -149,6 +149,10 @@ impl Wallet {
             }
         }
         let reading = self.ask(dialect, client, credentials).await;
+        if !matches!(reading, Ok(SignInReading::Token { .. })) {
+            let what = reading.as_ref().map_or_else(|_| "no answer".to_owned(), |reading| format!("{reading:?}"));
+            tracing::warn!(answer = what, "the upstream gave no credential: check the connection's credentials");
+        }
         let mut state = lock(state);
         match reading {
             Ok(SignInReading::Token { value, lifetime_s }) => {
@@ -171,7 +175,7 @@ impl Wallet {
                 let pause_ms = first.saturating_mul(1 << state.refusals.min(16)).min(most);
                 state.refusals += 1;
                 state.not_before_ms = now_ms + pause_ms;
-                Err(unavailable(None, false))
+                Err(unavailable(Some(pause_ms.div_ceil(1_000)), false))
             }
             Ok(SignInReading::Throttled(wait)) => {
                 let wait_s = match wait {

@@ -3,6 +3,7 @@
 //! A call passes it in two steps, so that the intent can be put down between them: `admit` waits until the call may
 //! go out, `send` lets it go. One attempt in; one reply, or how it was lost, out. What a reply means is not known here.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use adapters::{Call, Dialect, Fault, FaultCode};
@@ -24,6 +25,8 @@ use crate::tenants::Connection;
 pub struct Rules {
     /// Calls in flight, all connections together.
     pub max_in_flight: usize,
+    /// Of them, at the connections of one tenant.
+    pub max_in_flight_per_tenant: usize,
     /// Failures in a row that open a breaker.
     pub breaker_failures: u32,
     /// How long it stays open.
@@ -35,6 +38,7 @@ pub struct Rules {
 pub struct Outbound {
     rules: Rules,
     in_flight: Arc<Semaphore>,
+    tenants: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
 }
 
 /// One connection's upstream.
@@ -46,6 +50,7 @@ pub struct Upstream {
     pace: Pace,
     lanes: Arc<Semaphore>,
     max_in_flight: usize,
+    of_tenant: Arc<Semaphore>,
     in_flight: Arc<Semaphore>,
     wallet: Wallet,
     metrics: CallMetrics,
@@ -53,15 +58,22 @@ pub struct Upstream {
 
 /// Leave for one call to go out.
 pub struct Permit {
-    _lane: OwnedSemaphorePermit,
-    _in_flight: OwnedSemaphorePermit,
+    _places: [OwnedSemaphorePermit; 3],
     shown: Shown,
 }
 
 impl Outbound {
     /// With nothing in flight.
     pub fn new(rules: Rules) -> Self {
-        Self { rules, in_flight: Arc::new(Semaphore::new(rules.max_in_flight)) }
+        Self { rules, in_flight: Arc::new(Semaphore::new(rules.max_in_flight)), tenants: Mutex::default() }
+    }
+
+    /// One tenant's places: a tenant whose upstreams all stall must leave some to the others.
+    fn of_tenant(&self, tenant: &Arc<str>) -> Arc<Semaphore> {
+        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        let most = self.rules.max_in_flight_per_tenant;
+        let places = tenants.entry(Arc::clone(tenant)).or_insert_with(|| Arc::new(Semaphore::new(most)));
+        Arc::clone(places)
     }
 
     /// The runtime side of a connection. Fails only where the machine has no usable TLS set-up.
@@ -86,6 +98,7 @@ impl Outbound {
             pace: Pace::new(connection.limits.rate),
             lanes: Arc::new(Semaphore::new(connection.limits.max_in_flight)),
             max_in_flight: connection.limits.max_in_flight,
+            of_tenant: self.of_tenant(&connection.tenant),
             in_flight: Arc::clone(&self.in_flight),
             wallet: Wallet::new(connection),
             metrics: CallMetrics::new(connection),
@@ -107,9 +120,10 @@ impl Upstream {
 
     async fn wait_for_leave(&self) -> Result<Permit, Lost> {
         // Own lanes first: a connection that is busy must not hold places that others could use.
-        let lane = Arc::clone(&self.lanes).acquire_owned().await.map_err(|_| closed())?;
+        let lane = place(&self.lanes).await?;
         self.pace.pass().await;
-        let in_flight = Arc::clone(&self.in_flight).acquire_owned().await.map_err(|_| closed())?;
+        let of_tenant = place(&self.of_tenant).await?;
+        let in_flight = place(&self.in_flight).await?;
         // Asked last, so that a probe is under way as soon as it is allowed.
         let admitted = self.breaker().admit(clock::now().ms);
         admitted.map_err(|wait_ms| Lost::CircuitOpen { wait_ms })?;
@@ -118,7 +132,7 @@ impl Upstream {
         let unheard = Unheard { breaker: &self.breaker, armed: true };
         let shown = self.wallet.show(&*self.dialect, &self.client).await?;
         unheard.disarm();
-        Ok(Permit { _lane: lane, _in_flight: in_flight, shown })
+        Ok(Permit { _places: [lane, of_tenant, in_flight], shown })
     }
 
     /// Sends a call once. `heard` must be told what its reply was worth.
@@ -131,17 +145,16 @@ impl Upstream {
         if let Err(lost) = &reply
             && !matches!(lost, Lost::CircuitOpen { .. })
         {
-            self.breaker().heard(false, clock::now().ms);
-            self.show_breaker();
+            self.heard_of(false);
         }
         reply
     }
 
     /// What a reply was worth, once it has been read.
     pub fn heard(&self, permit: &Permit, signal: Signal) {
-        self.breaker().heard(!signal.failing, clock::now().ms);
-        self.show_breaker();
+        self.heard_of(!signal.failing);
         if signal.credential_refused {
+            tracing::warn!("the upstream does not accept the connection's credential");
             self.wallet.refused(permit.shown.generation);
         }
         if let Some(hold_ms) = signal.hold_ms {
@@ -167,6 +180,24 @@ impl Upstream {
     /// What the breaker is doing.
     pub fn breaker_state(&self) -> BreakerState {
         self.breaker().state(clock::now().ms)
+    }
+
+    fn heard_of(&self, well: bool) {
+        let now_ms = clock::now().ms;
+        let (before, after) = {
+            let mut breaker = self.breaker();
+            let before = breaker.state(now_ms);
+            breaker.heard(well, now_ms);
+            (before, breaker.state(now_ms))
+        };
+        self.metrics.breaker(after);
+        match (before, after) {
+            (BreakerState::Closed, BreakerState::Open) => {
+                tracing::warn!("the upstream keeps failing and is left alone for a while");
+            }
+            (BreakerState::HalfOpen, BreakerState::Closed) => tracing::info!("the upstream works again"),
+            _ => {}
+        }
     }
 
     fn show_breaker(&self) {
@@ -199,6 +230,7 @@ impl Drop for Unheard<'_> {
 }
 
 /// The semaphores are never closed; if they were, nothing would have been sent.
-fn closed() -> Lost {
-    Lost::NotSent { fault: Fault::new(FaultCode::Cancelled), again: false }
+async fn place(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Lost> {
+    let closed = |_| Lost::NotSent { fault: Fault::new(FaultCode::Cancelled), again: false };
+    Arc::clone(places).acquire_owned().await.map_err(closed)
 }

@@ -52,6 +52,7 @@ pub(crate) static KEYS: &[Key] = &[
     text("store.url", |url| StoreUrl::parse(url).map(drop)),
     text("tenants.directory", is_something),
     whole("upstream.max_in_flight", 1, 10_000),
+    whole("upstream.max_in_flight_per_tenant", 1, 10_000),
     whole("upstream.breaker_failures", 1, 1_000),
     whole("upstream.breaker_open_ms", 1, 3_600_000),
     whole("upstream.limits.max_in_flight", 1, 1_000),
