@@ -6,7 +6,7 @@ use std::time::Duration;
 use adapters::{FaultCode, Outcome};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -16,14 +16,15 @@ use super::problem::OutcomeView;
 use super::render::{self, DeletionView};
 use super::request::{ContactRequest, DeletionRequest};
 use super::submission::{self, Submission};
-use super::{Api, Problem, body, json, plan, problem, request};
+use super::{Api, Problem, body, idempotency, json, plan, problem, request};
 use crate::engine::Settled;
 use crate::engine::driver::Handle;
-use crate::store::{DeletionId, Stored};
+use crate::store::{Accepted, DeletionId, Stored};
 
 /// RFC 7240.
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// How long a caller should let pass before it looks at an unfinished deletion, in seconds.
 const LOOK_AGAIN_S: u64 = 1;
@@ -46,16 +47,18 @@ pub(super) async fn create(State(api): State<Api>, caller: Caller, request: Requ
         );
     }
     let dry_run = request.dry_run;
-    let submission = submission::prepare(&caller, request)?;
+    let mut submission = submission::prepare(&caller, request)?;
     if dry_run {
         return Ok(answer_dry_run(&caller, submission));
     }
+    submission.accept.claim = idempotency::claim(&parts.headers, "/v1/deletions", &submission)?;
     let preferences = Preferences::read(&parts.headers, api.limits.max_wait_s);
-    let (id, outcome) = carry_out(&api, submission, preferences.wait).await?;
-    match outcome {
-        Some(stored) => Ok(answer(&caller, &stored)),
-        None => answer_unfinished(&api, &caller, id, &preferences).await,
-    }
+    let carried = carry_out(&api, submission, preferences.wait).await?;
+    let response = match &carried.finished {
+        Some(stored) => Ok(answer(&caller, stored)),
+        None => answer_unfinished(&api, &caller, carried.id, &preferences).await,
+    };
+    response.map(|response| carried.mark(response))
 }
 
 /// `DELETE /v1/connections/{connection}/contacts/{id}`
@@ -79,13 +82,15 @@ pub(super) async fn shorthand(
         reason: None,
         reference: None,
     };
-    let submission = submission::prepare(&caller, request)?;
+    let mut submission = submission::prepare(&caller, request)?;
+    submission.accept.claim = idempotency::claim(&headers, "/v1/connections/contacts", &submission)?;
     let preferences = Preferences::read(&headers, api.limits.max_wait_s);
-    let (id, outcome) = carry_out(&api, submission, preferences.wait).await?;
-    match outcome {
-        Some(stored) => answer_one(&caller, &stored),
-        None => answer_unfinished(&api, &caller, id, &preferences).await,
-    }
+    let carried = carry_out(&api, submission, preferences.wait).await?;
+    let response = match &carried.finished {
+        Some(stored) => answer_one(&caller, stored).unwrap_or_else(IntoResponse::into_response),
+        None => answer_unfinished(&api, &caller, carried.id, &preferences).await?,
+    };
+    Ok(carried.mark(response))
 }
 
 /// `GET /v1/deletions/{deletion}`
@@ -134,12 +139,25 @@ impl Preferences {
     }
 }
 
-/// Hands a deletion to the engine and waits for it a while. `None` if it is not finished by then.
-async fn carry_out(
-    api: &Api,
-    submission: Submission,
-    wait: Duration,
-) -> Result<(DeletionId, Option<Arc<Stored>>), Problem> {
+/// A deletion that was accepted, now or by an earlier request with the same key.
+struct Carried {
+    id: DeletionId,
+    /// With all its results, if it was finished in time.
+    finished: Option<Arc<Stored>>,
+    replayed: bool,
+}
+
+impl Carried {
+    fn mark(&self, mut response: Response) -> Response {
+        if self.replayed {
+            response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+        }
+        response
+    }
+}
+
+/// Hands a deletion to the engine and waits for it a while.
+async fn carry_out(api: &Api, submission: Submission, wait: Duration) -> Result<Carried, Problem> {
     if api.stopping.is_cancelled() {
         return Err(Problem::new(&problem::STOPPING).retry_after(5));
     }
@@ -152,10 +170,27 @@ async fn carry_out(
     })?;
     let Handle { accepted, mut finished } = api.engine.submit(accept, routes);
     match accepted.await {
-        Ok(Ok(())) => {}
+        Ok(Ok(Accepted::New)) => {}
+        Ok(Ok(Accepted::Before(id))) => return attach(api, id, wait).await,
+        Ok(Ok(Accepted::Other)) => return Err(Problem::new(&problem::KEY_REUSED)),
         Ok(Err(_)) | Err(_) => return Err(Problem::new(&problem::STORE_UNAVAILABLE).retry_after(5)),
     }
-    Ok((id, tokio::time::timeout(wait, done(&mut finished)).await.ok().flatten()))
+    let finished = tokio::time::timeout(wait, done(&mut finished)).await.ok().flatten();
+    Ok(Carried { id, finished, replayed: false })
+}
+
+/// Waits a while for a deletion that an earlier request began.
+async fn attach(api: &Api, id: DeletionId, wait: Duration) -> Result<Carried, Problem> {
+    let unavailable = |_| Problem::new(&problem::STORE_UNAVAILABLE).retry_after(5);
+    let mut finished = match api.engine.follow(id) {
+        Some(mut running) => tokio::time::timeout(wait, done(&mut running)).await.ok().flatten(),
+        None => None,
+    };
+    if finished.is_none() {
+        let stored = api.engine.read(id).await.map_err(unavailable)?;
+        finished = stored.filter(|stored| stored.finished_ms.is_some()).map(Arc::new);
+    }
+    Ok(Carried { id, finished, replayed: true })
 }
 
 async fn done(finished: &mut watch::Receiver<Option<Arc<Stored>>>) -> Option<Arc<Stored>> {

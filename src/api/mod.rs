@@ -4,6 +4,7 @@ mod auth;
 mod body;
 mod connections;
 mod deletions;
+mod idempotency;
 mod plan;
 pub mod problem;
 mod render;

@@ -51,6 +51,8 @@ kinds! {
         "Split the contacts over several deletions.";
     UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The body must be application/json."
         "Send `Content-Type: application/json`, without a content coding.";
+    KEY_REUSED "idempotency_key_reused" UNPROCESSABLE_ENTITY "The idempotency key was used for another request."
+        "Send a new key with a new request, and the same key only with the same contacts, connection and options.";
     OVERLOADED "overloaded" SERVICE_UNAVAILABLE "The gateway has too much to do."
         "Try again after the time in `Retry-After`. Nothing was sent.";
     STOPPING "stopping" SERVICE_UNAVAILABLE "The gateway is stopping."

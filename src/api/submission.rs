@@ -55,6 +55,7 @@ pub(super) fn prepare(caller: &Caller, request: DeletionRequest) -> Result<Submi
         shares: connections.iter().map(|connection| Arc::clone(&connection.name)).collect(),
         contacts,
         settled,
+        claim: None,
     };
     Ok(Submission { accept, connections })
 }

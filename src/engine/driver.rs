@@ -18,7 +18,7 @@ use tracing::Instrument;
 
 use super::{Backoff, Lost, Policy, Settled, Share, Signal, Step, Ticket};
 use crate::outbound::{Permit, Upstream};
-use crate::store::{Accept, DeletionId, Intent, Ledger, Record, ShareKey, StoreError, Stored, Unfinished};
+use crate::store::{Accept, Accepted, DeletionId, Intent, Ledger, Record, ShareKey, StoreError, Stored, Unfinished};
 use crate::tenants::Connection;
 use crate::{clock, telemetry};
 
@@ -41,8 +41,8 @@ pub struct Route {
 
 /// A deletion that was handed to the engine.
 pub struct Handle {
-    /// Told when the ledger has the deletion, or why it has not.
-    pub accepted: oneshot::Receiver<Result<(), StoreError>>,
+    /// Told when the ledger has the deletion, or why it has not. Only a new one is carried out.
+    pub accepted: oneshot::Receiver<Result<Accepted, StoreError>>,
     /// The deletion with all its results, once it is finished.
     pub finished: watch::Receiver<Option<Arc<Stored>>>,
 }
@@ -77,11 +77,12 @@ impl Engine {
         let span = tracing::info_span!("deletion", id = %deletion.id, tenant = %deletion.tenant);
         let task = async move {
             let accepted = engine.ledger.accept(Arc::clone(&deletion)).await;
-            let go_on = accepted.is_ok();
+            let go_on = accepted == Ok(Accepted::New);
             // Nobody may be listening any more; the deletion goes on all the same.
             let _ = accepted_tx.send(accepted);
             if go_on {
                 telemetry::deletion(&deletion.tenant, "accepted");
+                count_settled_here(&deletion, &routes);
                 engine.run(&deletion, &routes, 1, None, &running.cancel, finished_tx).await;
             }
             engine.leave(deletion.id);
@@ -327,6 +328,15 @@ impl Engine {
         }
         let reply = upstream.send(&permit, &call).await;
         ended(Some(permit), Ok(reply))
+    }
+}
+
+/// Counts what was settled without an upstream, so that the metrics add up to the results.
+fn count_settled_here(deletion: &Accept, routes: &[Route]) {
+    let share_of = |slot: Slot| deletion.contacts.get(slot.0 as usize).map(|contact| contact.share);
+    for (route, share) in routes.iter().zip(0..) {
+        let here = deletion.settled.iter().filter(|(slot, _)| share_of(*slot) == Some(share));
+        telemetry::settled(&route.connection, here.map(|(_, settled)| settled.outcome));
     }
 }
 

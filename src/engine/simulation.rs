@@ -188,6 +188,7 @@ fn run(
             .map(|identifier| Contact { share: SHARE, identifier: identifier.clone(), reference: None })
             .collect(),
         settled: Vec::new(),
+        claim: None,
     };
     let mut world = World {
         registration,

@@ -5,7 +5,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Accept, Asked, Attempt, DeletionId, Intent, Record, ShareKey, StoreError, Stored, Unfinished};
+use super::{
+    Accept, Accepted, Asked, Attempt, Claim, DeletionId, Intent, Record, ShareKey, StoreError, Stored, Unfinished,
+};
 use crate::engine::Settled;
 use crate::engine::shortcut::{Shortcut, taken};
 
@@ -13,12 +15,15 @@ use crate::engine::shortcut::{Shortcut, taken};
 #[derive(Debug, Default)]
 pub struct Book {
     deletions: HashMap<DeletionId, Entry>,
+    /// What was asked for under each key, and the deletion that came of it.
+    claims: HashMap<[u8; 32], ([u8; 32], DeletionId)>,
 }
 
 #[derive(Debug)]
 struct Entry {
     /// Let go when the deletion is finished: it has the identifiers.
     accepted: Option<Arc<Accept>>,
+    claim: Option<Claim>,
     head: Stored,
     fence: u64,
     attempts: Vec<Vec<Attempt>>,
@@ -27,7 +32,14 @@ struct Entry {
 
 impl Book {
     /// Puts a deletion down.
-    pub fn accept(&mut self, deletion: &Arc<Accept>) {
+    pub fn accept(&mut self, deletion: &Arc<Accept>) -> Accepted {
+        if let Some(claim) = deletion.claim {
+            match self.claims.get(&claim.scope) {
+                Some((fingerprint, id)) if *fingerprint == claim.fingerprint => return Accepted::Before(*id),
+                Some(_) => return Accepted::Other,
+                None => drop(self.claims.insert(claim.scope, (claim.fingerprint, deletion.id))),
+            }
+        }
         let mut results: Vec<Option<Settled>> = vec![None; deletion.contacts.len()];
         for (slot, settled) in &deletion.settled {
             results[slot.0 as usize] = Some(settled.clone());
@@ -47,11 +59,13 @@ impl Book {
         let entry = Entry {
             open: head.results.iter().filter(|result| result.is_none()).count(),
             accepted: Some(Arc::clone(deletion)),
+            claim: deletion.claim,
             attempts: vec![Vec::new(); deletion.shares.len()],
             fence: 1,
             head,
         };
         self.deletions.insert(deletion.id, entry);
+        Accepted::New
     }
 
     /// Puts down that a call is about to be sent.
@@ -109,9 +123,10 @@ impl Book {
         self.deletions.get(&id).map(|entry| &entry.head)
     }
 
-    /// Forgets a deletion.
+    /// Forgets a deletion, and the key that it was asked for under.
     pub fn forget(&mut self, id: DeletionId) {
-        self.deletions.remove(&id);
+        let claim = self.deletions.remove(&id).and_then(|entry| entry.claim);
+        claim.map(|claim| self.claims.remove(&claim.scope));
     }
 
     /// Takes every unfinished deletion over: earlier fences are shut out.
@@ -131,6 +146,8 @@ impl Book {
                 shares: accepted.shares.clone(),
                 contacts: accepted.contacts.clone(),
                 settled: settled.collect(),
+                // It was put down with the deletion.
+                claim: None,
             };
             unfinished.push(Unfinished {
                 deletion: Arc::new(deletion),

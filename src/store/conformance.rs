@@ -8,8 +8,8 @@ use adapters::{Evidence, Fault, FaultCode, Identifier, Outcome, Slot, UpstreamWo
 use futures_util::future::join_all;
 
 use super::{
-    Accept, Asked, Attempt, Book, Contact, DeletionId, Intent, Ledger, Memory, Record, ShareKey, StoreError, Stored,
-    Unfinished,
+    Accept, Accepted, Asked, Attempt, Book, Claim, Contact, DeletionId, Intent, Ledger, Memory, Record, ShareKey,
+    StoreError, Stored, Unfinished,
 };
 use crate::engine::{Closed, Retry, Settled, Ticket};
 
@@ -30,10 +30,32 @@ pub(super) async fn check(fresh: impl Fn() -> Box<dyn Ledger>, takes_over: bool)
     an_open_contact_keeps_a_deletion_open(&*fresh()).await;
     ten_thousand_contacts_read_back(&*fresh()).await;
     many_at_once_are_all_put_down(&*fresh()).await;
+    a_key_acts_once(&*fresh()).await;
     if takes_over {
         what_is_unfinished_is_handed_over(&*fresh()).await;
         who_was_taken_over_is_shut_out(&*fresh()).await;
     }
+}
+
+async fn a_key_acts_once(ledger: &dyn Ledger) {
+    let claimed = |scope, fingerprint| {
+        let claim = Claim { scope: [scope; 32], fingerprint: [fingerprint; 32] };
+        Arc::new(Accept { claim: Some(claim), ..plain(DeletionId::new(), 1, 1) })
+    };
+    let (first, same, other, elsewhere) = (claimed(1, 1), claimed(1, 1), claimed(1, 2), claimed(2, 2));
+    assert_eq!(ledger.accept(Arc::clone(&first)).await, Ok(Accepted::New));
+    assert_eq!(ledger.accept(Arc::clone(&same)).await, Ok(Accepted::Before(first.id)));
+    assert_eq!(ledger.accept(Arc::clone(&other)).await, Ok(Accepted::Other));
+    assert_eq!(ledger.accept(Arc::clone(&elsewhere)).await, Ok(Accepted::New));
+    assert!(ledger.read(same.id).await.unwrap().is_none());
+    assert!(ledger.read(other.id).await.unwrap().is_none());
+
+    // Of many at once, one is new.
+    let all: Vec<_> = (0..50).map(|_| claimed(3, 3)).collect();
+    let accepted = join_all(all.iter().map(|deletion| ledger.accept(Arc::clone(deletion)))).await;
+    assert_eq!(accepted.iter().filter(|accepted| **accepted == Ok(Accepted::New)).count(), 1);
+    let first = all.iter().zip(&accepted).find(|(_, accepted)| **accepted == Ok(Accepted::New)).unwrap().0.id;
+    assert_eq!(accepted.iter().filter(|accepted| **accepted == Ok(Accepted::Before(first))).count(), 49);
 }
 
 async fn every_field_reads_back(ledger: &dyn Ledger) {
@@ -52,6 +74,7 @@ async fn every_field_reads_back(ledger: &dyn Ledger) {
         shares: vec!["crm".into(), "phone system".into()],
         contacts,
         settled: Vec::new(),
+        claim: None,
     };
     ledger.accept(Arc::new(deletion)).await.unwrap();
     let stored = ledger.read(id).await.unwrap().unwrap();
@@ -365,7 +388,7 @@ impl Pair {
 
 /// Everything that is accepted, to be compared: an identifier's `Debug` would not tell.
 fn accepted(deletion: &Accept) -> impl PartialEq + std::fmt::Debug + '_ {
-    let Accept { id, tenant, created_ms, reason, reference, shares, contacts, settled } = deletion;
+    let Accept { id, tenant, created_ms, reason, reference, shares, contacts, settled, claim: _ } = deletion;
     let contacts: Vec<_> = contacts.iter().map(|c| (c.share, &c.identifier, &c.reference)).collect();
     (id, tenant, created_ms, reason, reference, shares, contacts, settled)
 }
@@ -396,6 +419,7 @@ pub(super) fn plain(id: DeletionId, contacts: usize, shares: u16) -> Accept {
         shares: (0..shares).map(|n| format!("connection {n}").into()).collect(),
         contacts: (0..contacts).map(one).collect(),
         settled: Vec::new(),
+        claim: None,
     }
 }
 

@@ -7,7 +7,7 @@ use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Accept, Book, DeletionId, Intent, Ledger, Record, Reply, Stored, Unfinished};
+use super::{Accept, Accepted, Book, DeletionId, Intent, Ledger, Record, Reply, Stored, Unfinished};
 
 const KEPT_CONTACTS: usize = 1_000_000;
 
@@ -32,9 +32,9 @@ impl Memory {
 }
 
 impl Ledger for Memory {
-    fn accept(&self, deletion: Arc<Accept>) -> Reply<'_, ()> {
-        self.state().book.accept(&deletion);
-        Box::pin(ready(Ok(())))
+    fn accept(&self, deletion: Arc<Accept>) -> Reply<'_, Accepted> {
+        let accepted = self.state().book.accept(&deletion);
+        Box::pin(ready(Ok(accepted)))
     }
 
     fn intent(&self, intent: Intent) -> Reply<'_, ()> {

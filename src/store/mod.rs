@@ -27,8 +27,8 @@ use crate::engine::{Closed, Settled, Ticket};
 
 /// What the engine needs of a store.
 pub trait Ledger: Send + Sync {
-    /// Puts a deletion down. It is durable when this returns.
-    fn accept(&self, deletion: Arc<Accept>) -> Reply<'_, ()>;
+    /// Puts a deletion down, unless its claim was used before. It is durable when this returns.
+    fn accept(&self, deletion: Arc<Accept>) -> Reply<'_, Accepted>;
 
     /// Puts down that a call is about to be sent. Durable when this returns.
     fn intent(&self, intent: Intent) -> Reply<'_, ()>;
@@ -85,6 +85,28 @@ pub struct Accept {
     pub contacts: Vec<Contact>,
     /// What is settled without being sent: refused identifiers and duplicates.
     pub settled: Vec<(Slot, Settled)>,
+    /// The caller's key for it, if there is one.
+    pub claim: Option<Claim>,
+}
+
+/// A key under which a caller's request acts once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// A hash of tenant, route and key: what is claimed.
+    pub scope: [u8; 32],
+    /// A hash of what is asked for: the same key must ask for the same.
+    pub fingerprint: [u8; 32],
+}
+
+/// What became of a deletion that was to be accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is put down, and must now be carried out.
+    New,
+    /// The same was asked for before under this key: it is that deletion, and nothing was put down.
+    Before(DeletionId),
+    /// Something else was asked for under this key, and nothing was put down.
+    Other,
 }
 
 impl Accept {

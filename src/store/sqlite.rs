@@ -26,8 +26,8 @@ use std::thread;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::reader::{Query, Reader};
-use self::writer::{Command, Write, Writer};
-use super::{Accept, DeletionId, Intent, Ledger, Record, Reply, StoreError, Stored, Unfinished};
+use self::writer::{Command, Told, Write, Writer};
+use super::{Accept, Accepted, DeletionId, Intent, Ledger, Record, Reply, StoreError, Stored, Unfinished};
 
 /// Callers beyond this wait for a place before they are taken in.
 const QUEUE: usize = 256;
@@ -102,7 +102,7 @@ impl Sqlite {
         })
     }
 
-    async fn write(&self, write: Write) -> Result<Vec<Unfinished>, StoreError> {
+    async fn write(&self, write: Write) -> Result<Told, StoreError> {
         self.usable()?;
         let (reply, answer) = oneshot::channel();
         let sent = self.commands.send(Command::Write(write, reply)).await;
@@ -131,8 +131,13 @@ impl Sqlite {
 }
 
 impl Ledger for Sqlite {
-    fn accept(&self, deletion: Arc<Accept>) -> Reply<'_, ()> {
-        Box::pin(async { self.write(Write::Accept(deletion)).await.map(drop) })
+    fn accept(&self, deletion: Arc<Accept>) -> Reply<'_, Accepted> {
+        Box::pin(async {
+            match self.write(Write::Accept(deletion)).await? {
+                Told::Accepted(accepted) => Ok(accepted),
+                _ => Err(self.gone()),
+            }
+        })
     }
 
     fn intent(&self, intent: Intent) -> Reply<'_, ()> {
@@ -158,7 +163,12 @@ impl Ledger for Sqlite {
     }
 
     fn take_over(&self) -> Reply<'_, Vec<Unfinished>> {
-        Box::pin(self.write(Write::TakeOver))
+        Box::pin(async {
+            match self.write(Write::TakeOver).await? {
+                Told::TakenOver(unfinished) => Ok(unfinished),
+                _ => Err(self.gone()),
+            }
+        })
     }
 
     fn healthy(&self) -> bool {

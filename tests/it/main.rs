@@ -5,4 +5,5 @@
 #[allow(dead_code, reason = "each test uses some of it")]
 mod support;
 
+mod idempotency;
 mod smoke;

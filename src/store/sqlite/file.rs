@@ -44,8 +44,11 @@ const TABLES: &str = "
     CREATE TABLE results (
         deletion BLOB NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (deletion, seq)
     ) STRICT, WITHOUT ROWID;
+    CREATE TABLE claims (
+        scope BLOB NOT NULL PRIMARY KEY, fingerprint BLOB NOT NULL, deletion BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
 ";
-const TABLE_NAMES: [&str; 6] = ["deletions", "contacts", "identifiers", "shares", "attempts", "results"];
+const TABLE_NAMES: [&str; 7] = ["deletions", "contacts", "identifiers", "shares", "attempts", "results", "claims"];
 /// Where unfinished work stands; small, however long the history is.
 const WORKING_TABLES: [&str; 2] = ["shares", "attempts"];
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::fault::Failure;
 use crate::engine::{Settled, Ticket};
 use crate::store::{
-    Accept, Asked, Attempt, Contact, DeletionId, Intent, Record, ShareKey, StoreError, Stored, Unfinished,
+    Accept, Accepted, Asked, Attempt, Contact, DeletionId, Intent, Record, ShareKey, StoreError, Stored, Unfinished,
 };
 
 /// The most contacts in one row, so that no row grows with its deletion.
@@ -32,9 +32,23 @@ struct Head {
     shares: Vec<Arc<str>>,
 }
 
-/// Puts a deletion down.
-pub(super) fn accept(connection: &Connection, deletion: &Accept) -> Result<(), Failure> {
+/// Puts a deletion down, unless its key was used before.
+pub(super) fn accept(connection: &Connection, deletion: &Accept) -> Result<Accepted, Failure> {
     let id = deletion.id.to_bytes();
+    if let Some(claim) = deletion.claim {
+        let sql = "SELECT fingerprint, deletion FROM claims WHERE scope = ?1";
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, [u8; 16]>(1)?));
+        match connection.prepare_cached(sql)?.query_row([claim.scope], row).optional()? {
+            Some((fingerprint, before)) if fingerprint == claim.fingerprint => {
+                return Ok(Accepted::Before(DeletionId::from_bytes(before)));
+            }
+            Some(_) => return Ok(Accepted::Other),
+            None => {
+                let sql = "INSERT INTO claims (scope, fingerprint, deletion) VALUES (?1, ?2, ?3)";
+                connection.prepare_cached(sql)?.execute(params![claim.scope, claim.fingerprint, id])?;
+            }
+        }
+    }
     let head = Head {
         reason: deletion.reason.clone(),
         reference: deletion.reference.clone(),
@@ -56,7 +70,8 @@ pub(super) fn accept(connection: &Connection, deletion: &Accept) -> Result<(), F
         let named: Vec<_> = chunk.iter().map(|contact| &contact.identifier).collect();
         identifiers.execute(params![id, seq, json(&named)?])?;
     }
-    settle(connection, deletion.id, &deletion.settled)
+    settle(connection, deletion.id, &deletion.settled)?;
+    Ok(Accepted::New)
 }
 
 /// Puts down that a call is about to be sent.
@@ -186,6 +201,7 @@ fn unfinished(connection: &Connection, id: DeletionId) -> Result<Unfinished, Fai
         shares: stored.shares,
         contacts: stored.contacts.into_iter().zip(identifiers).map(contact).collect(),
         settled,
+        claim: None,
     };
     Ok(Unfinished { deletion: Arc::new(deletion), fence: fence.cast_unsigned(), attempts })
 }

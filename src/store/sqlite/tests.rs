@@ -126,7 +126,7 @@ async fn a_closed_store_answers_nothing_and_leaves_one_file() {
     assert_eq!(last.await, Ok(()));
     assert!(!store.healthy());
     let closed = Err(StoreError::Broken("it is closed".into()));
-    assert_eq!(store.accept(Arc::new(plain(DeletionId::new(), 1, 1))).await, closed);
+    assert_eq!(store.accept(Arc::new(plain(DeletionId::new(), 1, 1))).await.map(drop), closed);
     assert_eq!(store.intent(intent(key(id, 0, 1), 1, &[0])).await, closed);
     assert_eq!(store.record(record(key(id, 0, 1), &[], &[])).await, closed);
     assert_eq!(store.finish(id, 1).await, closed);
@@ -342,13 +342,17 @@ async fn one_that_is_refused_does_not_spoil_the_others() {
     let store = open(&folder);
     let (first, second) = (DeletionId::new(), DeletionId::new());
     store.accept(Arc::new(plain(first, 2, 1))).await.unwrap();
+    let accept = |id, contacts| -> Reply<'_, ()> {
+        let accepted = store.accept(Arc::new(plain(id, contacts, 1)));
+        Box::pin(async { accepted.await.map(drop) })
+    };
     let before = store.commits();
     let done = store
         .in_one_group(vec![
-            store.accept(Arc::new(plain(second, 1, 1))),
+            accept(second, 1),
             store.record(record(key(first, 0, 9), &[], &[(0, gone(1))])),
             // The same id again: the second is not put down, and the first is not touched.
-            store.accept(Arc::new(plain(first, 5, 1))),
+            accept(first, 5),
             store.intent(intent(key(first, 0, 1), 1, &[0])),
             store.intent(intent(key(first, 0, 1), 1, &[1])),
             // One that is refused half-way: what it changed is undone.
@@ -383,7 +387,7 @@ async fn check_broken(folder: &TempDir, store: Sqlite, acknowledged: DeletionId,
     }
     assert!(!store.healthy());
     let broken = Err(StoreError::Broken(cause.to_owned()));
-    assert_eq!(store.accept(Arc::new(plain(DeletionId::new(), 1, 1))).await, broken);
+    assert_eq!(store.accept(Arc::new(plain(DeletionId::new(), 1, 1))).await.map(drop), broken);
     assert_eq!(store.read(acknowledged).await.map(drop), broken);
     assert_eq!(store.finish(acknowledged, 1).await, broken);
     assert!(refusal(folder).contains("it is in use: "), "the file is held until the store is let go of");

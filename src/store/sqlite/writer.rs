@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::fault::{Failure, describe};
 use super::{Broken, fail, rows};
-use crate::store::{Accept, DeletionId, Intent, Record, StoreError, Unfinished};
+use crate::store::{Accept, Accepted, DeletionId, Intent, Record, StoreError, Unfinished};
 
 /// The most commands in one transaction.
 const GROUP: usize = 256;
@@ -30,10 +30,18 @@ pub(super) enum Command {
     Close,
 }
 
-type Answer = Result<Vec<Unfinished>, StoreError>;
+type Answer = Result<Told, StoreError>;
 type Waiting = oneshot::Sender<Answer>;
 
-/// A change of the ledger. Only `TakeOver` has deletions in its answer.
+/// What a change answers besides that it is done.
+#[derive(Debug)]
+pub(super) enum Told {
+    Nothing,
+    Accepted(Accepted),
+    TakenOver(Vec<Unfinished>),
+}
+
+/// A change of the ledger.
 pub(super) enum Write {
     Accept(Arc<Accept>),
     Intent(Intent),
@@ -69,17 +77,17 @@ impl Write {
         }
     }
 
-    fn apply(self, connection: &Connection) -> Result<Vec<Unfinished>, Failure> {
+    fn apply(self, connection: &Connection) -> Result<Told, Failure> {
         match self {
-            Self::Accept(deletion) => rows::accept(connection, &deletion)?,
+            Self::Accept(deletion) => return rows::accept(connection, &deletion).map(Told::Accepted),
             Self::Intent(intent) => rows::intent(connection, &intent)?,
             Self::Record(record) => rows::record(connection, &record)?,
             Self::Finish { id, finished_ms } => rows::finish(connection, id, finished_ms)?,
-            Self::TakeOver => return rows::take_over(connection),
+            Self::TakeOver => return rows::take_over(connection).map(Told::TakenOver),
             #[cfg(test)]
             Self::Test(inside) => inside(connection)?,
         }
-        Ok(Vec::new())
+        Ok(Told::Nothing)
     }
 }
 
