@@ -1,4 +1,4 @@
-//! `POST /v1/deletions`, the shorthand, and `GET /v1/deletions/{deletion}`.
+//! `POST /v1/deletions` and the shorthand: a deletion is asked for and waited for a while. How one is looked up is `lookup`'s.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,32 +93,14 @@ pub(super) async fn shorthand(
     Ok(carried.mark(response))
 }
 
-/// `GET /v1/deletions/{deletion}`
-pub(super) async fn read(
-    State(api): State<Api>,
-    caller: Caller,
-    path: Result<Path<String>, PathRejection>,
-) -> Result<Response, Problem> {
-    let absent = || Problem::new(&problem::NOT_FOUND);
-    let id: DeletionId = path.ok().and_then(|Path(text)| text.parse().ok()).ok_or_else(absent)?;
-    let stored = api.engine.read(id).await.map_err(|_| Problem::new(&problem::STORE_UNAVAILABLE))?;
-    let stored = stored.filter(|stored| may_see(&caller, stored)).ok_or_else(absent)?;
-    Ok(json(StatusCode::OK, &view(&caller, &stored)))
-}
-
-/// A deletion is its tenant's, and only for keys that may use all its connections.
-fn may_see(caller: &Caller, stored: &Stored) -> bool {
-    stored.tenant == caller.key.tenant.id && stored.shares.iter().all(|name| caller.key.reaches(name))
-}
-
 /// What a caller prefers (RFC 7240, section 4): how long to wait for the answer.
-struct Preferences {
-    wait: Duration,
+pub(super) struct Preferences {
+    pub(super) wait: Duration,
     applied: Option<HeaderValue>,
 }
 
 impl Preferences {
-    fn read(headers: &HeaderMap, max_wait_s: u64) -> Self {
+    pub(super) fn read(headers: &HeaderMap, max_wait_s: u64) -> Self {
         let longest = Self { wait: Duration::from_secs(max_wait_s), applied: None };
         let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
         for preference in values.flat_map(|value| value.split(',')) {
@@ -140,10 +122,10 @@ impl Preferences {
 }
 
 /// A deletion that was accepted, now or by an earlier request with the same key.
-struct Carried {
+pub(super) struct Carried {
     id: DeletionId,
     /// With all its results, if it was finished in time.
-    finished: Option<Arc<Stored>>,
+    pub(super) finished: Option<Arc<Stored>>,
     replayed: bool,
 }
 
@@ -180,7 +162,7 @@ async fn carry_out(api: &Api, submission: Submission, wait: Duration) -> Result<
 }
 
 /// Waits a while for a deletion that an earlier request began.
-async fn attach(api: &Api, id: DeletionId, wait: Duration) -> Result<Carried, Problem> {
+pub(super) async fn attach(api: &Api, id: DeletionId, wait: Duration) -> Result<Carried, Problem> {
     let unavailable = |_| Problem::new(&problem::STORE_UNAVAILABLE).retry_after(5);
     let mut finished = match api.engine.follow(id) {
         Some(mut running) => tokio::time::timeout(wait, done(&mut running)).await.ok().flatten(),
@@ -198,7 +180,7 @@ async fn done(finished: &mut watch::Receiver<Option<Arc<Stored>>>) -> Option<Arc
     finished.wait_for(Option::is_some).await.ok().and_then(|stored| stored.clone())
 }
 
-fn view<'a>(caller: &'a Caller, stored: &'a Stored) -> DeletionView<'a> {
+pub(super) fn view<'a>(caller: &'a Caller, stored: &'a Stored) -> DeletionView<'a> {
     DeletionView::new(stored, &caller.key.tenant)
 }
 
@@ -213,7 +195,7 @@ fn answer_dry_run(caller: &Caller, submission: Submission) -> Response {
     json(StatusCode::OK, &DeletionView::dry_run(&stored, &caller.key.tenant, calls))
 }
 
-async fn answer_unfinished(
+pub(super) async fn answer_unfinished(
     api: &Api,
     caller: &Caller,
     id: DeletionId,

@@ -5,6 +5,7 @@ mod body;
 mod connections;
 mod deletions;
 mod idempotency;
+mod lookup;
 mod plan;
 pub mod problem;
 mod render;
@@ -56,7 +57,9 @@ pub fn routes(api: Api) -> Router {
     let of = |kind| move || async move { Problem::new(kind).into_response() };
     Router::new()
         .route("/v1/deletions", post(deletions::create))
-        .route("/v1/deletions/{deletion}", get(deletions::read))
+        .route("/v1/deletions/{deletion}", get(lookup::read))
+        .route("/v1/deletions/{deletion}/results", get(lookup::results))
+        .route("/v1/deletions/{deletion}/cancel", post(lookup::cancel))
         .route("/v1/connections", get(connections::list))
         .route("/v1/connections/{connection}", get(connections::read))
         .route("/v1/connections/{connection}/contacts/{id}", delete(deletions::shorthand))

@@ -50,6 +50,11 @@ impl Breaker {
         Self { rules, in_row: 0, window: VecDeque::with_capacity(WINDOW), open_until_ms: None, probing: false }
     }
 
+    /// For how many milliseconds the upstream is left alone, if it is. Asking changes nothing.
+    pub(super) fn open_for(&self, now_ms: u64) -> Option<u64> {
+        self.open_until_ms.filter(|until| now_ms < *until).map(|until| until - now_ms)
+    }
+
     /// Lets a call pass, or says for how many milliseconds the upstream is left alone.
     pub(super) fn admit(&mut self, now_ms: u64) -> Result<(), u64> {
         match self.open_until_ms {

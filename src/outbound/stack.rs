@@ -119,12 +119,16 @@ impl Upstream {
     }
 
     async fn wait_for_leave(&self) -> Result<Permit, Lost> {
+        // An open breaker is no reason to queue.
+        if let Some(wait_ms) = self.breaker().open_for(clock::now().ms) {
+            return Err(Lost::CircuitOpen { wait_ms });
+        }
         // Own lanes first: a connection that is busy must not hold places that others could use.
         let lane = place(&self.lanes).await?;
         self.pace.pass().await;
         let of_tenant = place(&self.of_tenant).await?;
         let in_flight = place(&self.in_flight).await?;
-        // Asked last, so that a probe is under way as soon as it is allowed.
+        // Asked again at the end, so that a probe is under way as soon as it is allowed.
         let admitted = self.breaker().admit(clock::now().ms);
         admitted.map_err(|wait_ms| Lost::CircuitOpen { wait_ms })?;
         self.show_breaker();

@@ -6,4 +6,5 @@
 mod support;
 
 mod idempotency;
+mod lookup;
 mod smoke;
