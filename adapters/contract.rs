@@ -1,7 +1,7 @@
 //! The terms that every dialect speaks: what a caller asks for and what became of it.
 //!
 //! These are the words of the inbound contract as Rust types. Nothing here waits, retries,
-//! remembers or counts; that is the gateway's part.
+//! remembers or counts; that is the gateway's part. Above 500 lines because the contract's words are looked up in one place.
 
 use std::fmt;
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 //! The way of a deletion through the modules: `server` › `api` › `desk` › `store` › `adapters` › `outbound` › `engine` ›
 //! `store`. ARCHITECTURE.md tells it at length.
 
+pub mod address;
 pub mod api;
 pub mod app;
 pub mod cli;

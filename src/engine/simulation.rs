@@ -3,6 +3,7 @@
 //!
 //! The oracle is the double's own log. Nothing here sleeps: one seed is one schedule, always the same.
 //! `ONEDELETE_SCHEDULES=N` runs N schedules a dialect and identifier kind, `ONEDELETE_SEED=S` replays one.
+//! Above 500 lines because a schedule's world, its faults and its oracle are one machine.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

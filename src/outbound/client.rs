@@ -11,7 +11,7 @@ use adapters::{Fault, FaultCode, UpstreamWord};
 use bytes::{Bytes, BytesMut};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use super::address::is_public;
+use crate::address::is_public;
 use crate::engine::Lost;
 
 /// More header lines than this in a reply make it unreadable.

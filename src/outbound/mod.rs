@@ -1,6 +1,5 @@
 //! The way out: one upstream's locks, paces and wires, outside of what is sent and what it means.
 
-pub mod address;
 mod breaker;
 mod client;
 mod credentials;

@@ -11,7 +11,7 @@ pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) 
     let best = known.into_iter().map(|known| (distance(&plain(word), &plain(known)), known)).min()?;
     let (distance, known) = best;
     let close = distance * 5 <= word.chars().count().max(known.len()) * 2;
-    // `kore` for `kore_ai`, `stream` for `stream_id`.
+    // `stream` for `stream_id`.
     let shortened = word.len() >= 3 && known.starts_with(&word.to_ascii_lowercase());
     (close || shortened).then_some(known)
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use adapters::url::BaseUrl;
 
-use crate::outbound::address::is_public;
+use crate::address::is_public;
 use crate::settings::document::Field;
 
 /// What a connection allows itself.

@@ -5,6 +5,9 @@
 #[allow(dead_code, reason = "each test uses some of it")]
 mod support;
 
+mod dialects;
 mod idempotency;
 mod lookup;
+mod scripted;
 mod smoke;
+mod tidy;
