@@ -93,7 +93,7 @@ static PROFILE: Profile = Profile {
         "A call may carry 100 contacts: no most is published, but the documented totals end at 100.",
         "failed_records gives no reason, so nothing is ever read as not found.",
         "Totals count records. A phone or external id may match several; with attribution \"batch\", as many deleted as sent and no error is read as one for each.",
-        "has_errors only repeats what the totals say; it is not read.",
+        "has_errors only repeats what the totals say; it is read only where neither an error total nor a failed record stands beside it.",
         "202 means that the delete is not done yet.",
         "401 and 429, which the page does not list, mean what they mean in HTTP; 412 and 422 in the error envelope are refusals, as 400 is.",
         "The scope is record-lists:manage, as the page says; other pages spell it differently, so it is a setting.",

@@ -32,7 +32,7 @@ macro_rules! kinds {
 
 kinds! {
     INVALID_JSON "invalid_json" BAD_REQUEST "The body is not valid JSON."
-        "Send one JSON object in UTF-8. The pointer names the place where reading stopped, as far as it got.";
+        "Send one JSON object in UTF-8. `detail` names the line and column at which reading stopped.";
     INVALID_REQUEST "invalid_request" BAD_REQUEST "The request does not follow the contract."
         "Each entry of `errors` names a member by its JSON Pointer (RFC 6901) and says what is wrong with it.";
     UNAUTHENTICATED "unauthenticated" UNAUTHORIZED "A valid gateway key is needed."
@@ -64,7 +64,7 @@ kinds! {
     CONTACT_REJECTED "contact_rejected" UNPROCESSABLE_ENTITY "The contact was refused."
         "`error` says by whom and why. Asking again changes nothing until something else changes.";
     CONTACT_FAILED "contact_failed" BAD_GATEWAY "The contact was not deleted."
-        "`error` says why, `error.retry` how to go on.";
+        "`error` says why, `retry` how to go on.";
     CONTACT_UNKNOWN "contact_unknown" GATEWAY_TIMEOUT "Nobody can know whether the contact was deleted."
         "`error` says why. With retry `verify_first`, look at the upstream before asking again.";
     CONTACT_SKIPPED "contact_skipped" SERVICE_UNAVAILABLE "The contact was not sent."

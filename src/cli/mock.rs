@@ -44,7 +44,7 @@ impl MockCommand {
             file.insert("connections".to_owned(), connections.into());
             output::data(&format!("\n{}", toml::to_string(&file).unwrap_or_default().trim_end()));
         }
-        output::note("\nThey hold no contacts: every delete is answered as not found. Ctrl-C ends them.");
+        output::note("\nThey hold no contacts, so no delete finds anybody. Ctrl-C ends them.");
         interrupted().await;
         for (_, mock) in mocks {
             mock.stop().await;

@@ -12,7 +12,6 @@ mod output;
 mod plan;
 mod serve;
 
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -100,7 +99,10 @@ pub fn main() -> ExitCode {
         Command::Mock(command) => on_runtime(command.run()),
         Command::Key(command) => command.run(),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "onedelete", &mut io::stdout());
+            // Into memory first: it would panic where a reader such as `head` has gone away.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "onedelete", &mut script);
+            output::data(String::from_utf8_lossy(&script).trim_end());
             Ok(ExitCode::SUCCESS)
         }
     };

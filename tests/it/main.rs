@@ -6,6 +6,7 @@
 mod support;
 
 mod dialects;
+mod documents;
 mod idempotency;
 mod lookup;
 mod scripted;
