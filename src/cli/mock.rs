@@ -21,6 +21,7 @@ pub(super) struct MockCommand {
 
 impl MockCommand {
     pub(super) async fn run(self) -> Outcome {
+        let interrupted = interrupted();
         let mut mocks = Vec::new();
         for (registration, n) in self.chosen()?.into_iter().zip(0u16..) {
             let port = if self.port == 0 { 0 } else { self.port.saturating_add(n) };
@@ -45,7 +46,7 @@ impl MockCommand {
             output::data(&format!("\n{}", toml::to_string(&file).unwrap_or_default().trim_end()));
         }
         output::note("\nThey hold no contacts, so no delete finds anybody. Ctrl-C ends them.");
-        interrupted().await;
+        interrupted.await;
         for (_, mock) in mocks {
             mock.stop().await;
         }

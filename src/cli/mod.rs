@@ -131,18 +131,22 @@ fn mistakes(errors: &[ConfigError]) -> Failure {
     Failure::Usage(lines.join("\nerror: "))
 }
 
-/// Returns at the first Ctrl-C or SIGTERM.
-async fn interrupted() {
+/// Waits for the first Ctrl-C or SIGTERM. They are listened for from the call on, not from the first poll: one that
+/// comes while a command is still starting ends it in order as well.
+fn interrupted() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signals) => drop(signals.recv().await),
+    let [mut interrupt, mut terminate] = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+    async fn first(signals: &mut std::io::Result<tokio::signal::unix::Signal>) {
+        match signals {
+            Ok(signals) => drop(signals.recv().await),
+            // Where the signal cannot be listened to, the default action ends the process anyway.
             Err(_) => std::future::pending().await,
         }
-    };
-    tokio::select! {
-        // Where the signal cannot be listened to, the default action ends the process anyway.
-        result = tokio::signal::ctrl_c() => if result.is_err() { std::future::pending::<()>().await },
-        () = terminated => {}
+    }
+    async move {
+        tokio::select! {
+            () = first(&mut interrupt) => {}
+            () = first(&mut terminate) => {}
+        }
     }
 }

@@ -24,11 +24,12 @@ impl Serve {
             LogFormat::Json => telemetry::LogFormat::Json,
         };
         telemetry::log(format, &settings.log.filter);
+        let interrupted = interrupted();
         let gateway = Gateway::start(&settings, tenants).await.map_err(|err| match err {
             StartError::Listen { .. } => Failure::Failed(err.to_string()),
             StartError::Store(_) => Failure::Usage(err.to_string()),
         })?;
-        interrupted().await;
+        interrupted.await;
         gateway.stop().await;
         Ok(ExitCode::SUCCESS)
     }

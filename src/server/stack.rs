@@ -7,7 +7,7 @@ use axum::error_handling::HandleErrorLayer;
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue, Method};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -106,5 +106,12 @@ async fn guard(request: Request, next: Next, max_uri_bytes: usize) -> Response {
     if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
         return wrong("framing", "Content-Length and Transfer-Encoding exclude each other");
     }
-    next.run(request).await
+    // hyper drops a Content-Length that stands beside Transfer-Encoding, so the two are not seen together here. After
+    // such a request the connection must end: what follows may be what somebody in between took for its body.
+    let in_chunks = headers.contains_key(TRANSFER_ENCODING);
+    let mut response = next.run(request).await;
+    if in_chunks {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }

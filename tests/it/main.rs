@@ -5,10 +5,18 @@
 #[allow(dead_code, reason = "each test uses some of it")]
 mod support;
 
+mod cli;
+mod contract;
 mod dialects;
 mod documents;
+mod durability;
+mod faults;
+mod front;
+mod hostile;
 mod idempotency;
 mod lookup;
+mod refusals;
 mod scripted;
 mod smoke;
+mod tenancy;
 mod tidy;

@@ -1,8 +1,10 @@
 //! A gateway in this process, with tenants made for one test, and a client to talk to it.
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use adapters::{DIALECTS, Identifier, Registration};
 use onedelete::app::Gateway;
@@ -147,6 +149,26 @@ impl Running {
         Self::start(self.folder).await
     }
 
+    /// A second gateway on a copy of the folder as it is now: what another process would find if this one were killed.
+    pub(crate) async fn crashed_copy(&self) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("tenants")).unwrap();
+        for inner in ["", "tenants"] {
+            for entry in std::fs::read_dir(self.folder.path().join(inner)).unwrap().map(Result::unwrap) {
+                if entry.file_type().unwrap().is_file() {
+                    std::fs::copy(entry.path(), folder.path().join(inner).join(entry.file_name())).unwrap();
+                }
+            }
+        }
+        Self::start(folder).await
+    }
+
+    /// Stops the gateway in order and keeps its folder.
+    pub(crate) async fn stop_and_keep(mut self) -> tempfile::TempDir {
+        self.gateway.take().unwrap().stop().await;
+        self.folder
+    }
+
     /// Stops the gateway in order.
     pub(crate) async fn stop(mut self) {
         self.gateway.take().unwrap().stop().await;
@@ -174,6 +196,34 @@ impl Running {
         send(self.client.delete(self.url(path)).bearer_auth(key(tenant))).await
     }
 
+    /// The deletion once it is finished.
+    pub(crate) async fn finished(&self, tenant: &str, deletion: &str) -> Answer {
+        let look = async {
+            loop {
+                let answer = self.get(tenant, &format!("/v1/deletions/{deletion}")).await;
+                assert_eq!(answer.status, 200, "{}", answer.text);
+                if answer.json["state"] == "finished" {
+                    return answer;
+                }
+            }
+        };
+        within("the end of a deletion", look).await
+    }
+
+    /// A deletion, as this tenant, that is not waited for: its id.
+    pub(crate) async fn post_async(&self, tenant: &str, body: &Value) -> String {
+        let request = self.client.post(self.url("/v1/deletions")).header("content-type", "application/json");
+        let request = request.header("prefer", "respond-async").bearer_auth(key(tenant)).body(body.to_string());
+        let answer = send(request).await;
+        assert!([200, 202, 207].contains(&answer.status), "{}", answer.text);
+        answer.id()
+    }
+
+    /// The folder with the configuration and the ledger.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
     pub(crate) async fn metrics(&self) -> String {
         send(self.client.get(format!("http://{}/metrics", self.admin))).await.text
     }
@@ -198,11 +248,67 @@ impl Answer {
         self.json["results"].as_array().expect(&self.text).iter().map(|r| r["outcome"].as_str().unwrap()).collect()
     }
 
+    /// The deletion's id.
+    pub(crate) fn id(&self) -> String {
+        self.json["id"].as_str().expect(&self.text).to_owned()
+    }
+
+    /// Fails unless this is a problem with this status and code, before which nothing was sent.
+    pub(crate) fn is_problem(&self, status: u16, code: &str, what: &str) {
+        assert_eq!((self.status, self.json["code"].as_str()), (status, Some(code)), "{what}: {}", self.text);
+        assert_eq!(self.headers["content-type"], "application/problem+json", "{what}");
+        assert_eq!(self.json["attempted"], false, "{what}: {}", self.text);
+        assert_eq!(self.json["status"], status, "{what}");
+    }
+
+    /// Everything that must be the same for two answers that must not be told apart.
+    pub(crate) fn fingerprint(&self) -> String {
+        let mut headers = self.headers.clone();
+        for once in ["x-request-id", "date"] {
+            headers.remove(once);
+        }
+        let mut lines: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
+        lines.sort();
+        format!("{}\n{}\n\n{}", self.status, lines.join("\n"), self.text)
+    }
+
     /// The `error.code` of each contact, `-` where there is none.
     pub(crate) fn errors(&self) -> Vec<&str> {
         let results = self.json["results"].as_array().expect(&self.text);
         results.iter().map(|r| r["error"]["code"].as_str().unwrap_or("-")).collect()
     }
+}
+
+/// Waits for something that must come; a test that would hang fails instead.
+pub(crate) async fn within<T>(what: &str, waiting: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(Duration::from_secs(30), waiting).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited too long for {what}"),
+    }
+}
+
+/// Sends these bytes on a connection of their own, and reads the answer until its end.
+pub(crate) async fn raw(addr: SocketAddr, bytes: impl Into<Vec<u8>>) -> Answer {
+    let bytes = bytes.into();
+    let exchange = move || -> std::io::Result<Vec<u8>> {
+        let mut stream = std::net::TcpStream::connect(addr)?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.write_all(&bytes)?;
+        let mut answer = Vec::new();
+        // A reset after the answer, for a body that was not read, takes nothing away from what was read before.
+        let _ = stream.read_to_end(&mut answer);
+        Ok(answer)
+    };
+    let text = String::from_utf8(tokio::task::spawn_blocking(exchange).await.unwrap().unwrap()).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).unwrap_or(0);
+    let mut headers = http::HeaderMap::new();
+    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        let name: http::HeaderName = name.parse().unwrap();
+        headers.append(name, value.trim().parse().unwrap());
+    }
+    Answer { status, headers, json: serde_json::from_str(body).unwrap_or_default(), text: body.to_owned() }
 }
 
 /// A double of this dialect on a free port of loopback.
