@@ -205,6 +205,11 @@ impl FaultCode {
         self.describe().0
     }
 
+    /// The code with this text.
+    pub fn find(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == text)
+    }
+
     /// One sentence for people, that says only what is known.
     pub fn message(self) -> &'static str {
         self.describe().1
@@ -248,7 +253,7 @@ impl FaultCode {
                 "This connection's upstream cannot delete by this kind of identifier; nothing was sent.",
             ),
             Self::Duplicate => {
-                ("duplicate", "The same contact stands earlier in this deletion; that one was sent instead.")
+                ("duplicate", "The same contact stands earlier in this deletion; its result stands for both.")
             }
             Self::Cancelled => ("cancelled", "The deletion was cancelled before this contact was sent."),
             Self::CircuitOpen => {

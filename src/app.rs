@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Api, BodyLimits};
 use crate::desk::Desk;
-use crate::engine::driver::Engine;
+use crate::engine::driver::{Bounds, Engine};
 use crate::outbound::{Outbound, Rules};
 use crate::server::{self, ListenerLimits};
 use crate::settings::{Settings, StoreUrl};
@@ -57,15 +58,21 @@ impl Gateway {
             StoreUrl::Memory => Arc::new(Memory::default()),
             StoreUrl::Sqlite(path) => Arc::new(Sqlite::open(path)?),
         };
+        // No tenant's requests may fill the places of all.
+        let waiters_per_tenant = (settings.server.max_requests_in_flight / 4).max(1);
         let rules = Rules {
             max_in_flight: settings.upstream.max_in_flight,
             max_in_flight_per_tenant: settings.upstream.max_in_flight_per_tenant,
             breaker_failures: settings.upstream.breaker_failures,
             breaker_open_ms: settings.upstream.breaker_open_ms,
         };
-        let desk = Arc::new(Desk::new(Arc::new(tenants), Outbound::new(rules)));
-        let deadline_ms = settings.deletions.deadline_s.saturating_mul(1_000);
-        let engine = Arc::new(Engine::new(Arc::clone(&ledger), deadline_ms));
+        let desk = Arc::new(Desk::new(Arc::new(tenants), Outbound::new(rules), waiters_per_tenant));
+        let bounds = Bounds {
+            deadline_ms: settings.deletions.deadline_s.saturating_mul(1_000),
+            max_open_contacts: settings.deletions.max_open_contacts,
+            max_open_contacts_per_tenant: settings.deletions.max_open_contacts_per_tenant,
+        };
+        let engine = Arc::new(Engine::new(Arc::clone(&ledger), bounds));
         for unfinished in ledger.take_over().await? {
             take_up(&engine, &desk, unfinished);
         }
@@ -104,31 +111,27 @@ impl Gateway {
             self.listeners.wait().await;
             self.engine.idle().await;
         };
-        if tokio::time::timeout(self.drain, ended).await.is_err() {
-            tracing::warn!("some deletions are not finished; they stand in the ledger");
+        // Half of the time for deletions to finish; then calls in flight alone, so that none of them is left in doubt.
+        let mut ended = pin!(ended);
+        if tokio::time::timeout(self.drain / 2, ended.as_mut()).await.is_err() {
+            self.engine.halt();
+            if tokio::time::timeout(self.drain / 2, ended).await.is_err() {
+                tracing::warn!("some calls did not end in time: what became of them is in doubt");
+            }
         }
         self.ledger.close().await;
         tracing::info!("stopped");
     }
 }
 
-/// Goes on with a deletion of an earlier process, unless one of its connections is no longer configured.
+/// Goes on with a deletion of an earlier process. A connection that is no longer configured holds up its own share alone.
 fn take_up(engine: &Arc<Engine>, desk: &Desk, unfinished: Unfinished) {
     let deletion = &unfinished.deletion;
     let tenant = desk.tenants().tenant(&deletion.tenant);
-    let routes: Option<Vec<_>> =
-        deletion.shares.iter().map(|name| desk.route(tenant?.connections.get(name)?).ok()).collect();
-    match routes {
-        Some(routes) => {
-            tracing::info!(deletion = %deletion.id, tenant = %deletion.tenant, "taken up again");
-            engine.resume(unfinished, routes);
-        }
-        // It stays in the ledger as it is: a later start with the connection goes on with it.
-        None => tracing::error!(
-            deletion = %deletion.id, tenant = %deletion.tenant,
-            "left unfinished: a connection of it is no longer configured"
-        ),
-    }
+    let route = |name: &Arc<str>| desk.route(tenant?.connections.get(name)?).ok();
+    let routes = deletion.shares.iter().map(route).collect();
+    tracing::info!(deletion = %deletion.id, tenant = %deletion.tenant, "taken up again");
+    engine.resume(unfinished, routes);
 }
 
 fn limits(settings: &Settings) -> api::Limits {

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Semaphore;
+
 use crate::engine::driver::Route;
 use crate::outbound::{Outbound, Upstream};
 use crate::tenants::{Connection, Tenants};
@@ -13,15 +15,24 @@ pub struct Desk {
     tenants: Arc<Tenants>,
     outbound: Outbound,
     open: Mutex<HashMap<Name, Arc<Upstream>>>,
+    waiters: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
+    waiters_per_tenant: usize,
 }
 
 /// A tenant's id and a connection's name.
 type Name = (Arc<str>, Arc<str>);
 
 impl Desk {
-    /// With no upstream opened yet.
-    pub fn new(tenants: Arc<Tenants>, outbound: Outbound) -> Self {
-        Self { tenants, outbound, open: Mutex::default() }
+    /// With no upstream opened yet. So many requests of one tenant may wait for their deletions at the same time.
+    pub fn new(tenants: Arc<Tenants>, outbound: Outbound, waiters_per_tenant: usize) -> Self {
+        Self { tenants, outbound, open: Mutex::default(), waiters: Mutex::default(), waiters_per_tenant }
+    }
+
+    /// The places of a tenant's requests that wait.
+    pub fn waiters(&self, tenant: &Arc<str>) -> Arc<Semaphore> {
+        let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = || Arc::new(Semaphore::new(self.waiters_per_tenant));
+        Arc::clone(waiters.entry(Arc::clone(tenant)).or_insert_with(places))
     }
 
     /// The tenants.

@@ -88,6 +88,10 @@ pub struct Deletions {
     pub max_wait_s: u64,
     /// Seconds after which nothing more is sent; at most 2,592,000.
     pub deadline_s: u64,
+    /// Contacts of deletions that are not finished; at most 10,000,000.
+    pub max_open_contacts: usize,
+    /// Of them, of one tenant; at most 10,000,000.
+    pub max_open_contacts_per_tenant: usize,
 }
 
 /// The ledger.

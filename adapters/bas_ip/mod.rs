@@ -150,7 +150,12 @@ impl Dialect for BasIp {
 
     fn interpret(&self, call: &Call, reply: &Response<Bytes>) -> Reading {
         let status = reply.status();
-        let envelope = wire::Envelope::of(reply);
+        let readable = wire::Envelope::of(reply);
+        if readable.is_none() && status == StatusCode::OK {
+            // Two errors in one body are none that could be left out of account.
+            return Reading::unreadable(FaultCode::ResponseUnreadable, reply);
+        }
+        let envelope = readable.unwrap_or_default();
         let fault = |code| Fault::of_reply(code, reply).word(envelope.code(), call);
         // The code decides before the status: `system_error` may stand under 400.
         match envelope.code() {
@@ -210,7 +215,7 @@ impl SignIn for BasIp {
     }
 
     fn read(&self, reply: &Response<Bytes>) -> SignInReading {
-        let envelope = wire::Envelope::of(reply);
+        let envelope = wire::Envelope::of(reply).unwrap_or_default();
         if envelope.code() == Some("system_error") {
             return SignInReading::Unusable;
         }

@@ -73,9 +73,9 @@ pub(super) struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    /// The error in a reply; of any other body, one that says nothing.
-    pub(super) fn of(reply: &'a Response<Bytes>) -> Self {
-        reply::json::<Self>(reply).unwrap_or_default()
+    /// The error in a reply, if its body is an object at all.
+    pub(super) fn of(reply: &'a Response<Bytes>) -> Option<Self> {
+        reply::json(reply)
     }
 
     pub(super) fn is_error(&self) -> bool {

@@ -143,6 +143,12 @@ async fn carry_out(api: &Api, submission: Submission, wait: Duration) -> Result<
     if api.stopping.is_cancelled() {
         return Err(Problem::new(&problem::STOPPING).retry_after(5));
     }
+    if !api.engine.healthy() {
+        return Err(Problem::new(&problem::STORE_UNAVAILABLE).retry_after(5));
+    }
+    if !api.engine.has_room(&submission.accept) {
+        return Err(Problem::new(&problem::OVERLOADED).retry_after(5));
+    }
     let Submission { accept, connections } = submission;
     let id = accept.id;
     let routes: Result<Vec<_>, String> = connections.iter().map(|connection| api.desk.route(connection)).collect();
@@ -150,12 +156,19 @@ async fn carry_out(api: &Api, submission: Submission, wait: Duration) -> Result<
         tracing::error!(error = %err, "no client for an upstream can be made");
         Problem::new(&problem::INTERNAL)
     })?;
+    // A tenant whose upstreams stall must leave places for requests to the others.
+    let waiter = api.desk.waiters(&accept.tenant).try_acquire_owned();
+    let wait = if waiter.is_ok() { wait } else { Duration::ZERO };
     let Handle { accepted, mut finished } = api.engine.submit(accept, routes);
     match accepted.await {
         Ok(Ok(Accepted::New)) => {}
         Ok(Ok(Accepted::Before(id))) => return attach(api, id, wait).await,
         Ok(Ok(Accepted::Other)) => return Err(Problem::new(&problem::KEY_REUSED)),
-        Ok(Err(_)) | Err(_) => return Err(Problem::new(&problem::STORE_UNAVAILABLE).retry_after(5)),
+        // How far the store got is not known: a later start may find the deletion and carry it out.
+        Ok(Err(_)) | Err(_) => {
+            let detail = format!("It may have been accepted, as {id}.");
+            return Err(Problem::unsaid(&problem::STORE_UNAVAILABLE).detail(detail));
+        }
     }
     let finished = tokio::time::timeout(wait, done(&mut finished)).await.ok().flatten();
     Ok(Carried { id, finished, replayed: false })
@@ -163,7 +176,7 @@ async fn carry_out(api: &Api, submission: Submission, wait: Duration) -> Result<
 
 /// Waits a while for a deletion that an earlier request began.
 pub(super) async fn attach(api: &Api, id: DeletionId, wait: Duration) -> Result<Carried, Problem> {
-    let unavailable = |_| Problem::new(&problem::STORE_UNAVAILABLE).retry_after(5);
+    let unavailable = |_| Problem::unsaid(&problem::STORE_UNAVAILABLE).retry_after(5);
     let mut finished = match api.engine.follow(id) {
         Some(mut running) => tokio::time::timeout(wait, done(&mut running)).await.ok().flatten(),
         None => None,

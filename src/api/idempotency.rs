@@ -1,8 +1,10 @@
 //! The `Idempotency-Key`: a caller's name for a request, under which it acts once.
 //!
-//! The ledger keeps two hashes: of tenant, route and key, and of what was asked for. Neither key nor contact can be read from them.
+//! The ledger keeps two hashes: of tenant, route and key, and of what was asked for, the second one keyed with the key,
+//! which is nowhere kept. So nobody who has the ledger can try identifiers until one fits, unless the key is guessed first.
 
 use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::hmac;
 use http::{HeaderMap, HeaderName};
 
 use super::Problem;
@@ -33,7 +35,7 @@ pub(super) fn claim(headers: &HeaderMap, route: &str, submission: &Submission) -
         parts.push(identifier.into_bytes());
         parts.push(contact.reference.as_deref().unwrap_or_default().into());
     }
-    Ok(Some(Claim { scope, fingerprint: hash(parts.iter().map(Vec::as_slice)) }))
+    Ok(Some(Claim { scope, fingerprint: fingerprint(key, &parts) }))
 }
 
 /// The key: a quoted string (RFC 9651, section 3.3.3), or the same without quotes.
@@ -62,6 +64,18 @@ fn hash<'p>(parts: impl IntoIterator<Item = &'p [u8]>) -> [u8; 32] {
     }
     let mut out = [0; 32];
     out.copy_from_slice(context.finish().as_ref());
+    out
+}
+
+/// HMAC (RFC 2104) over the same, with the caller's key.
+fn fingerprint(key: &str, parts: &[Vec<u8>]) -> [u8; 32] {
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()));
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    let mut out = [0; 32];
+    out.copy_from_slice(context.sign().as_ref());
     out
 }
 

@@ -48,6 +48,8 @@ pub(super) async fn results(
 /// `?outcome=failed,unknown`: which results are wanted; all, if `None`.
 fn outcomes(query: &str) -> Result<Option<Vec<Outcome>>, Problem> {
     let mut wanted = None;
+    // Outcomes are plain words; a comma is what some clients escape.
+    let query = query.replace("%2C", ",").replace("%2c", ",");
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
         let Some(("outcome", names)) = parameter.split_once('=') else {
             return Err(Problem::invalid("?", "unknown_parameter", "expected `outcome`"));
@@ -88,7 +90,7 @@ pub(super) async fn cancel(
 async fn find(api: &Api, caller: &Caller, path: Result<Path<String>, PathRejection>) -> Result<Stored, Problem> {
     let absent = || Problem::new(&problem::NOT_FOUND);
     let id: DeletionId = path.ok().and_then(|Path(text)| text.parse().ok()).ok_or_else(absent)?;
-    let stored = api.engine.read(id).await.map_err(|_| Problem::new(&problem::STORE_UNAVAILABLE))?;
+    let stored = api.engine.read(id).await.map_err(|_| Problem::unsaid(&problem::STORE_UNAVAILABLE))?;
     stored.filter(|stored| may_see(caller, stored)).ok_or_else(absent)
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::submission::Submission;
 use crate::engine::Settled;
-use crate::store::{Asked, Stored};
+use crate::store::Stored;
 use crate::tenants::Connection;
 
 /// A call that would be made.
@@ -42,17 +42,7 @@ pub(super) fn dry_run(submission: Submission) -> (Stored, Vec<PlannedCall>) {
             calls.push(planned(connection, call));
         }
     }
-    let stored = Stored {
-        id: accept.id,
-        tenant: accept.tenant,
-        created_ms: accept.created_ms,
-        finished_ms: Some(accept.created_ms),
-        reason: accept.reason,
-        reference: accept.reference,
-        shares: accept.shares,
-        contacts: accept.contacts.into_iter().map(|c| Asked { share: c.share, reference: c.reference }).collect(),
-        results,
-    };
+    let stored = accept.stored(Some(accept.created_ms), results);
     (stored, calls)
 }
 

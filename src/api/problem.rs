@@ -58,7 +58,7 @@ kinds! {
     STOPPING "stopping" SERVICE_UNAVAILABLE "The gateway is stopping."
         "Try again after the time in `Retry-After`, at this or another gateway. Nothing was sent.";
     STORE_UNAVAILABLE "store_unavailable" SERVICE_UNAVAILABLE "The gateway cannot put deletions down."
-        "The store failed; the operator must look at it. Nothing was sent.";
+        "The store failed; the operator must look at it. Without `attempted: false`, look the deletion up before asking again.";
     INTERNAL "internal" SERVICE_UNAVAILABLE "The gateway failed at this request."
         "Ask the operator, with the request id. If the request asked for a deletion, look it up before asking again.";
     CONTACT_REJECTED "contact_rejected" UNPROCESSABLE_ENTITY "The contact was refused."

@@ -174,13 +174,18 @@ pub(super) fn error(settled: &Settled, profile: Option<&'static Profile>) -> Opt
     let reason = settled.reason.as_ref()?;
     Some(ErrorView {
         code: reason.code.as_str(),
-        message: message(reason.code, profile),
+        message: message(settled.outcome, reason.code, profile),
         upstream: reason.upstream.clone(),
     })
 }
 
-/// The code's sentence; for identifiers, with what the connection takes.
-fn message(code: FaultCode, profile: Option<&'static Profile>) -> String {
+/// The code's sentence; for identifiers, with what the connection takes. Of a contact in doubt, the sentence of the last
+/// attempt alone would say too much.
+fn message(outcome: Outcome, code: FaultCode, profile: Option<&'static Profile>) -> String {
+    if outcome == Outcome::Unknown && code.outcome() != Outcome::Unknown {
+        let code = code.as_str();
+        return format!("The last attempt ended with `{code}`; an earlier one may have deleted the contact.");
+    }
     let takes = match (code, profile) {
         (FaultCode::InvalidIdentifier | FaultCode::UnsupportedIdentifier, Some(profile)) => profile.identifiers,
         _ => return code.message().to_owned(),

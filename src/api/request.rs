@@ -123,7 +123,7 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
         text.push('/');
         match segment {
             Segment::Seq { index } => text.push_str(&index.to_string()),
-            Segment::Map { key } => text.push_str(&key.replace('~', "~0").replace('/', "~1")),
+            Segment::Map { key } => text.push_str(&shown(key).replace('~', "~0").replace('/', "~1")),
             Segment::Enum { variant } => text.push_str(variant),
             Segment::Unknown => text.push('?'),
         }

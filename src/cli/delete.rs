@@ -40,6 +40,9 @@ pub(super) struct Delete {
     /// Only say what would be done
     #[arg(long)]
     dry_run: bool,
+    /// The deletion's idempotency key: give the same one again where an answer was lost. Else a new one is made
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
@@ -63,7 +66,12 @@ struct Gateway {
     client: reqwest::Client,
     url: String,
     key: String,
+    /// The idempotency key.
+    name: String,
 }
+
+/// So many looks at a running deletion may fail in a row.
+const LOST_LOOKS: u32 = 10;
 
 impl Delete {
     pub(super) async fn run(self) -> Outcome {
@@ -75,7 +83,9 @@ impl Delete {
             let text = format!("{} contacts are more than --max {}; nothing was sent", contacts.len(), self.max);
             return Err(Failure::Usage(text));
         }
-        let gateway = Gateway { client: client()?, url: self.url.trim_end_matches('/').to_owned(), key: self.key()? };
+        let url = self.url.trim_end_matches('/').to_owned();
+        let name = self.idempotency_key.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+        let gateway = Gateway { client: client()?, url, key: self.key()?, name };
         let mut body = json!({ "contacts": contacts, "dry_run": true });
         for (name, value) in
             [("connection", &self.connection), ("reason", &self.reason), ("reference", &self.reference)]
@@ -95,12 +105,12 @@ impl Delete {
         }
         body["dry_run"] = false.into();
         let (mut text, mut deletion) = gateway.post(&body).await?;
-        while deletion.state != "finished" {
+        if deletion.state != "finished" {
             let Some(id) = deletion.id.clone() else {
                 return Err(Failure::Failed("the gateway's answer has no id".to_owned()));
             };
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            (text, deletion) = gateway.get(&format!("/v1/deletions/{id}")).await?;
+            output::note(&format!("accepted as {id}; waiting for its end"));
+            (text, deletion) = gateway.follow(&id).await?;
         }
         self.print(&text, &deletion);
         let absent = deletion.results.iter().filter(|result| result["absent"] == true).count();
@@ -229,6 +239,8 @@ fn client() -> Result<reqwest::Client, Failure> {
     let client = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
+        // The key and the identifiers are for the gateway alone.
+        .no_proxy()
         .timeout(Duration::from_secs(330))
         .build();
     client.map_err(|err| Failure::Failed(err.without_url().to_string()))
@@ -238,7 +250,21 @@ impl Gateway {
     async fn post(&self, body: &Value) -> Result<(String, Deletion), Failure> {
         let request = self.client.post(format!("{}/v1/deletions", self.url));
         let request = request.header(http::header::CONTENT_TYPE, "application/json").body(body.to_string());
-        self.send(request, true).await
+        self.send(request.header("idempotency-key", &self.name), true).await
+    }
+
+    /// Looks at a deletion until it is finished. A look that fails says nothing about the deletion.
+    async fn follow(&self, id: &str) -> Result<(String, Deletion), Failure> {
+        let mut lost = 0;
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            match self.get(&format!("/v1/deletions/{id}")).await {
+                Ok((text, deletion)) if deletion.state == "finished" => return Ok((text, deletion)),
+                Ok(_) => lost = 0,
+                Err(failure) if lost >= LOST_LOOKS => return Err(failure),
+                Err(_) => lost += 1,
+            }
+        }
     }
 
     async fn get(&self, path: &str) -> Result<(String, Deletion), Failure> {
@@ -248,7 +274,12 @@ impl Gateway {
     async fn send(&self, request: reqwest::RequestBuilder, deletes: bool) -> Result<(String, Deletion), Failure> {
         let unreachable = |err: reqwest::Error| {
             let sent = deletes && !err.is_connect();
-            let doubt = if sent { "; the gateway may have accepted the deletion" } else { "" };
+            let doubt = if sent {
+                let name = &self.name;
+                format!("; the gateway may have accepted the deletion: ask again with --idempotency-key {name}")
+            } else {
+                String::new()
+            };
             Failure::Unreachable(format!("{}: {}{doubt}", self.url, cause(err)))
         };
         let mut reply = request.bearer_auth(&self.key).send().await.map_err(unreachable)?;
@@ -274,6 +305,8 @@ impl Gateway {
                 error["message"].as_str().unwrap_or("?")
             ));
         }
-        Err(Failure::Usage(lines.join("\n  ")))
+        let text = lines.join("\n  ");
+        // What the gateway cannot do now is not the caller's mistake.
+        Err(if status.is_server_error() { Failure::Failed(text) } else { Failure::Usage(text) })
     }
 }

@@ -8,12 +8,13 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use adapters::{Call, Dialect, Fault, FaultCode, Finding, Reading, Slot, Target, TurnedAway, Wait};
+use adapters::{Call, Dialect, Fault, FaultCode, Finding, Reading, Slot, Target, TurnedAway};
 use bytes::Bytes;
 
 use super::Moment;
 use super::backoff::{Backoff, asked_ms};
 use super::doubt::{End, Ruling, Standing, give_up, rule};
+use super::ended::{Ended, in_seconds};
 use super::outcome::{Retry, Settled};
 use super::shortcut::{Shortcut, taken};
 
@@ -88,6 +89,8 @@ pub struct Past {
     pub in_doubt: bool,
     /// Whether the last one's end is not known.
     pub in_flight: bool,
+    /// How the last one ended, if that is known.
+    pub last: Option<FaultCode>,
 }
 
 /// A call that ended: what the ledger must know of those of its contacts that wait for another attempt.
@@ -99,6 +102,8 @@ pub struct Closed {
     pub attempts: u32,
     /// Whether what is left of it is in doubt.
     pub in_doubt: bool,
+    /// How it ended, for what is left of it.
+    pub last: Option<FaultCode>,
 }
 
 /// One share.
@@ -114,6 +119,8 @@ pub struct Share {
     next_ticket: u64,
     /// Whether a call of this share ever left: one that is under way waits for an open circuit, another does not.
     begun: bool,
+    /// Nothing is sent before this moment: the upstream is being left alone.
+    held_until_ms: u64,
     given_up: Option<FaultCode>,
 }
 
@@ -162,7 +169,8 @@ impl Share {
         for group in past {
             let lost = Fault::new(FaultCode::ConnectionLost);
             let in_flight = group.in_flight && !taken(Shortcut::RestartMeansNeverSent);
-            let last = (in_flight || group.in_doubt).then(|| lost.clone());
+            let last = group.last.filter(|_| !in_flight).map(Fault::new);
+            let last = last.or_else(|| (in_flight || group.in_doubt).then(|| lost.clone()));
             share.begun |= in_flight;
             for group in share.groups(&group.targets, group.attempts, group.in_doubt, last) {
                 if in_flight {
@@ -188,6 +196,7 @@ impl Share {
             closed: Vec::new(),
             next_ticket: 1,
             begun: false,
+            held_until_ms: 0,
             given_up: None,
         }
     }
@@ -225,6 +234,9 @@ impl Share {
                 self.ready.push_back(due.group);
             }
         }
+        if now.ms < self.held_until_ms && !self.ready.is_empty() {
+            return Step::Wait(self.held_until_ms.min(self.policy.deadline_ms));
+        }
         if let Some(mut group) = self.ready.pop_front() {
             let ticket = Ticket(self.next_ticket);
             self.next_ticket += 1;
@@ -257,16 +269,18 @@ impl Share {
         self.begun = true;
         group.sent = true;
         let mut signal = Signal::default();
+        let mut throttled = false;
         let ended = match self.dialect.interpret(&group.call, reply) {
             Reading::Processed(processed) => Ended::Processed(processed.into_findings()),
             Reading::TurnedAway(TurnedAway::Credential(fault)) => {
                 signal.credential_refused = true;
+                // An upstream that refuses every call is to be left alone as one that fails.
+                signal.failing = true;
                 Ended::Credential(fault)
             }
             Reading::TurnedAway(TurnedAway::Throttled(fault)) => {
-                let fault = in_seconds(fault, now);
-                signal.hold_ms = fault.wait.map(|wait| asked_ms(wait, now));
-                Ended::TurnedAway(fault)
+                throttled = true;
+                Ended::TurnedAway(in_seconds(fault, now))
             }
             Reading::TurnedAway(TurnedAway::Fault(fault)) => {
                 signal.failing = fault.code == FaultCode::UpstreamUnavailable;
@@ -277,7 +291,9 @@ impl Share {
                 Ended::Doubtful(in_seconds(fault, now))
             }
         };
-        self.end(group, &ended, now, dice);
+        let wait_ms = self.end(group, &ended, now, dice);
+        // Who is told to slow down slows down as a whole, also where the upstream does not say for how long.
+        signal.hold_ms = throttled.then_some(wait_ms);
         signal
     }
 
@@ -292,18 +308,22 @@ impl Share {
             }
             Lost::NotSent { fault, .. } if matches!(fault.code, FaultCode::DeadlineExceeded | FaultCode::Cancelled) => {
                 group.attempts = group.attempts.saturating_sub(1);
-                self.close(|closed| closed.attempts = group.attempts);
+                self.closed.pop();
                 self.settle_given_up(&group, fault.code);
             }
             Lost::NotSent { fault, again } => {
                 self.end(group, &Ended::NotSent { fault: in_seconds(fault, now), again }, now, dice);
             }
             Lost::CircuitOpen { wait_ms } => {
-                // Nothing was tried, so it is no attempt.
+                // Nothing was tried, so it is no attempt, and the ledger knows of no call that could have ended.
                 group.attempts = group.attempts.saturating_sub(1);
-                self.close(|closed| closed.attempts = group.attempts);
-                if self.begun || group.attempts > 0 || group.in_doubt {
-                    self.wait(group, now, wait_ms.max(1));
+                self.closed.pop();
+                if let Some(why) = self.given_up {
+                    self.settle_given_up(&group, why);
+                } else if self.begun || group.attempts > 0 || group.in_doubt {
+                    // The whole share waits, not each of its calls by itself.
+                    self.held_until_ms = now.ms.saturating_add(wait_ms.max(1));
+                    self.ready.push_front(group);
                 } else {
                     let settled = give_up(false, 0, true, None, FaultCode::CircuitOpen);
                     self.settle_all(&group, &settled);
@@ -330,7 +350,8 @@ impl Share {
     /// Takes a call out of flight. Until its contacts are ruled on, what is left of it stands as it was.
     fn land(&mut self, ticket: Ticket) -> Option<Group> {
         let group = self.flying.remove(&ticket)?;
-        self.closed.push(Closed { ticket, attempts: group.attempts, in_doubt: group.in_doubt });
+        let last = group.last.as_ref().map(|fault| fault.code);
+        self.closed.push(Closed { ticket, attempts: group.attempts, in_doubt: group.in_doubt, last });
         Some(group)
     }
 
@@ -366,8 +387,9 @@ impl Share {
         self.dialect.profile().identifiers.iter().any(|rule| rule.kind == kind && rule.replay_safe)
     }
 
-    /// Rules on every contact of a call that ended, and plans those again that are left.
-    fn end(&mut self, group: Group, ended: &Ended, now: Moment, dice: &mut fastrand::Rng) {
+    /// Rules on every contact of a call that ended, and plans those again that are left. Returns for how many
+    /// milliseconds nothing like it should be sent.
+    fn end(&mut self, group: Group, ended: &Ended, now: Moment, dice: &mut fastrand::Rng) -> u64 {
         let asked = ended.fault().and_then(|fault| fault.wait).map(|wait| asked_ms(wait, now));
         let renew = matches!(ended, Ended::Credential(_)) && self.policy.renewable && !group.renewed;
         let wait_ms = match asked {
@@ -404,14 +426,18 @@ impl Share {
             }
         }
         if left_over.is_empty() {
-            return;
+            return wait_ms;
         }
-        self.close(|closed| closed.in_doubt = in_doubt);
+        self.close(|closed| {
+            closed.in_doubt = in_doubt;
+            closed.last = last.as_ref().map(|fault| fault.code);
+        });
         for mut again in self.groups(&left_over, group.attempts, in_doubt, last) {
             again.renewed = group.renewed || renew;
             again.sent = group.sent;
             self.wait(again, now, wait_ms);
         }
+        wait_ms
     }
 
     fn wait(&mut self, group: Group, now: Moment, wait_ms: u64) {
@@ -425,54 +451,15 @@ impl Share {
     }
 }
 
-/// How a call ended, for all its contacts.
-#[derive(Debug)]
-enum Ended {
-    Processed(Vec<Finding>),
-    Credential(Fault),
-    TurnedAway(Fault),
-    NotSent { fault: Fault, again: bool },
-    Doubtful(Fault),
-}
-
-impl Ended {
-    fn fault(&self) -> Option<&Fault> {
-        match self {
-            Self::Processed(_) => None,
-            Self::Credential(fault) | Self::TurnedAway(fault) | Self::NotSent { fault, .. } | Self::Doubtful(fault) => {
-                Some(fault)
-            }
-        }
-    }
-
-    fn end(&self, position: usize) -> End<'_> {
-        match self {
-            // `Processed` has one finding for each contact; a missing one could only mean that nothing was said.
-            Self::Processed(findings) => match findings.get(position) {
-                Some(finding) => End::Found(finding),
-                None => End::Found(&NOTHING_SAID),
-            },
-            Self::Credential(fault) | Self::TurnedAway(fault) => End::TurnedAway(fault),
-            Self::NotSent { fault, .. } => End::NotSent(fault),
-            Self::Doubtful(fault) => End::Doubtful(fault),
-        }
-    }
-}
-
-static NOTHING_SAID: Finding = Finding::Fault(Fault {
-    code: FaultCode::ResponseIncomplete,
-    evidence: adapters::Evidence::None,
-    upstream: None,
-    wait: None,
-    still_there: false,
-});
-
-/// Turns a date into seconds from now, so that what is put down does not need a clock to be read.
-fn in_seconds(mut fault: Fault, now: Moment) -> Fault {
-    if let Some(Wait::Until(moment)) = fault.wait {
-        fault.wait = Some(Wait::For(moment.saturating_sub(now.unix_s)));
-    }
-    fault
+/// What contacts are worth whose dialect is no longer there: nothing is sent for them, and nothing is believed.
+pub(crate) fn settle_without_a_dialect(fresh: &[Target], past: &[Past], why: FaultCode) -> Vec<(Slot, Settled)> {
+    let fresh = fresh.iter().map(|target| (target.slot, give_up(false, 0, false, None, why)));
+    let past = past.iter().flat_map(|group| {
+        let last = group.last.map(Fault::new);
+        let settled = give_up(group.in_doubt || group.in_flight, group.attempts, false, last.as_ref(), why);
+        group.targets.iter().map(move |target| (target.slot, Settled { sent: true, ..settled.clone() }))
+    });
+    fresh.chain(past).collect()
 }
 
 impl PartialEq for Due {

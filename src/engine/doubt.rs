@@ -75,20 +75,22 @@ pub(crate) fn give_up(
     last: Option<&Fault>,
     why: FaultCode,
 ) -> Settled {
-    let in_doubt = in_doubt && !(why == FaultCode::Cancelled && taken(Shortcut::CancelAfterDoubtMeansSkipped));
-    let why = Fault::new(why);
-    match last {
-        Some(last) if in_doubt => Settled::unknown(last, attempts, when_unknown(last.code, replay_safe)),
-        None if in_doubt => Settled::unknown(
-            &Fault::new(FaultCode::ConnectionLost),
-            attempts,
-            when_unknown(FaultCode::ConnectionLost, replay_safe),
-        ),
-        Some(last) if attempts > 0 && why.code == FaultCode::DeadlineExceeded => {
-            Settled::fault(last, attempts, retry(last))
-        }
-        _ => Settled::fault(&why, attempts, Retry::Safe),
+    let skipped = Settled::fault(&Fault::new(why), attempts, Retry::Safe);
+    if why == FaultCode::Cancelled && taken(Shortcut::CancelAfterDoubtMeansSkipped) {
+        return skipped;
     }
+    if in_doubt {
+        let lost = Fault::new(FaultCode::ConnectionLost);
+        let last = last.unwrap_or(&lost);
+        return Settled::unknown(last, attempts, when_unknown(last.code, replay_safe));
+    }
+    if attempts == 0 {
+        return skipped;
+    }
+    // It was tried, and turned away: "skipped" would say that it never was.
+    let unspecified = Fault::new(FaultCode::UpstreamUnspecified);
+    let last = last.unwrap_or(&unspecified);
+    Settled::fault(last, attempts, retry(last))
 }
 
 fn refused(standing: Standing, fault: &Fault) -> Ruling {
@@ -222,6 +224,8 @@ mod tests {
         assert_eq!(up(false, 0, None, FaultCode::Cancelled), Outcome::Skipped);
         assert_eq!(up(false, 0, None, FaultCode::DeadlineExceeded), Outcome::Skipped);
         assert_eq!(up(false, 1, Some(&lost), FaultCode::DeadlineExceeded), Outcome::Failed);
+        assert_eq!(up(false, 1, Some(&lost), FaultCode::Cancelled), Outcome::Failed);
+        assert_eq!(up(false, 1, None, FaultCode::Cancelled), Outcome::Failed);
         assert_eq!(up(true, 1, Some(&lost), FaultCode::DeadlineExceeded), Outcome::Unknown);
         assert_eq!(up(true, 1, Some(&lost), FaultCode::Cancelled), Outcome::Unknown);
         assert_eq!(up(true, 1, None, FaultCode::Cancelled), Outcome::Unknown);

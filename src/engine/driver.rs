@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use adapters::Slot;
+use adapters::{FaultCode, Slot};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use super::{Backoff, Lost, Policy, Settled, Share, Signal, Step, Ticket};
+use super::{Backoff, Lost, Policy, Settled, Share, Signal, Step, Ticket, settle_without_a_dialect};
 use crate::outbound::{Permit, Upstream};
 use crate::store::{Accept, Accepted, DeletionId, Intent, Ledger, Record, ShareKey, StoreError, Stored, Unfinished};
 use crate::tenants::Connection;
@@ -25,9 +25,51 @@ use crate::{clock, telemetry};
 /// Runs deletions.
 pub struct Engine {
     ledger: Arc<dyn Ledger>,
-    deadline_ms: u64,
+    bounds: Bounds,
     tasks: TaskTracker,
-    running: Mutex<HashMap<DeletionId, Running>>,
+    running: Mutex<Register>,
+    /// Set when nothing more may be sent.
+    halt: CancellationToken,
+}
+
+/// How much and how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// A deletion gives up what is not in flight so many milliseconds after it was accepted.
+    pub deadline_ms: u64,
+    /// Contacts of deletions that are not finished.
+    pub max_open_contacts: usize,
+    /// Of them, of one tenant.
+    pub max_open_contacts_per_tenant: usize,
+}
+
+/// What runs here.
+#[derive(Default)]
+struct Register {
+    all: HashMap<DeletionId, Running>,
+    open_contacts: usize,
+    by_tenant: HashMap<Arc<str>, usize>,
+}
+
+/// Takes a deletion off the register when its task ends, however it ends.
+struct Leaving {
+    engine: Arc<Engine>,
+    deletion: Arc<Accept>,
+}
+
+/// Why a share stopped before its end.
+#[derive(Debug)]
+enum Stopped {
+    /// What it learnt could not be put down.
+    Store(StoreError),
+    /// The process is about to end: the ledger has what is left.
+    Halted,
+}
+
+impl From<StoreError> for Stopped {
+    fn from(err: StoreError) -> Self {
+        Self::Store(err)
+    }
 }
 
 /// One share's way out: the connection and its runtime side.
@@ -57,13 +99,41 @@ struct Running {
 struct Ended {
     ticket: Ticket,
     permit: Option<Permit>,
-    reply: Result<Result<http::Response<Bytes>, Lost>, StoreError>,
+    reply: Result<Result<http::Response<Bytes>, Lost>, Stopped>,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let mut register = self.engine.register();
+        let contacts = self.deletion.contacts.len();
+        register.all.remove(&self.deletion.id);
+        register.open_contacts -= contacts;
+        if let Some(open) = register.by_tenant.get_mut(&self.deletion.tenant) {
+            *open -= contacts;
+            if *open == 0 {
+                register.by_tenant.remove(&self.deletion.tenant);
+            }
+        }
+        telemetry::running(register.all.len());
+    }
 }
 
 impl Engine {
-    /// With nothing running. A deletion gives up `deadline_ms` after it was started.
-    pub fn new(ledger: Arc<dyn Ledger>, deadline_ms: u64) -> Self {
-        Self { ledger, deadline_ms, tasks: TaskTracker::new(), running: Mutex::default() }
+    /// With nothing running.
+    pub fn new(ledger: Arc<dyn Ledger>, bounds: Bounds) -> Self {
+        let (tasks, running, halt) = (TaskTracker::new(), Mutex::default(), CancellationToken::new());
+        Self { ledger, bounds, tasks, running, halt }
+    }
+
+    /// Whether a deletion of this size can be taken beside those that are not finished.
+    pub fn has_room(&self, deletion: &Accept) -> bool {
+        let register = self.register();
+        let of_tenant = register.by_tenant.get(&deletion.tenant).copied().unwrap_or(0);
+        let contacts = deletion.contacts.len();
+        // One alone is always taken, however large requests may be.
+        let fits = |open: usize, most: usize| open == 0 || open + contacts <= most;
+        fits(register.open_contacts, self.bounds.max_open_contacts)
+            && fits(of_tenant, self.bounds.max_open_contacts_per_tenant)
     }
 
     /// Takes a deletion: accepts it in the ledger, then carries it out, whether or not anybody keeps the handle.
@@ -71,11 +141,12 @@ impl Engine {
     pub fn submit(self: &Arc<Self>, deletion: Accept, routes: Vec<Route>) -> Handle {
         let (accepted_tx, accepted) = oneshot::channel();
         let deletion = Arc::new(deletion);
-        let (running, finished_tx) = self.enter(deletion.id);
+        let (running, finished_tx, leaving) = self.enter(&deletion);
         let finished = running.finished.clone();
-        let engine = Arc::clone(self);
+        let routes: Vec<_> = routes.into_iter().map(Some).collect();
         let span = tracing::info_span!("deletion", id = %deletion.id, tenant = %deletion.tenant);
         let task = async move {
+            let engine = &leaving.engine;
             let accepted = engine.ledger.accept(Arc::clone(&deletion)).await;
             let go_on = accepted == Ok(Accepted::New);
             // Nobody may be listening any more; the deletion goes on all the same.
@@ -85,29 +156,28 @@ impl Engine {
                 count_settled_here(&deletion, &routes);
                 engine.run(&deletion, &routes, 1, None, &running.cancel, finished_tx).await;
             }
-            engine.leave(deletion.id);
         };
         self.tasks.spawn(task.instrument(span));
         Handle { accepted, finished }
     }
 
-    /// Goes on with a deletion that an earlier process left unfinished.
-    pub fn resume(self: &Arc<Self>, unfinished: Unfinished, routes: Vec<Route>) {
-        let (running, finished_tx) = self.enter(unfinished.deletion.id);
-        let engine = Arc::clone(self);
+    /// Goes on with a deletion that an earlier process left unfinished. A share without a route waits for its time to be
+    /// over, or for being cancelled.
+    pub fn resume(self: &Arc<Self>, unfinished: Unfinished, routes: Vec<Option<Route>>) {
+        let (running, finished_tx, leaving) = self.enter(&unfinished.deletion);
         let deletion = Arc::clone(&unfinished.deletion);
         let span = tracing::info_span!("deletion", id = %deletion.id, tenant = %deletion.tenant);
         let task = async move {
             let fence = unfinished.fence;
+            let engine = &leaving.engine;
             engine.run(&deletion, &routes, fence, Some(&unfinished), &running.cancel, finished_tx).await;
-            engine.leave(deletion.id);
         };
         self.tasks.spawn(task.instrument(span));
     }
 
     /// Stops sending for a deletion: what was not sent is skipped. `false` if it does not run here.
     pub fn cancel(&self, id: DeletionId) -> bool {
-        let running = self.running().get(&id).cloned();
+        let running = self.register().all.get(&id).cloned();
         running.inspect(|running| running.cancel.cancel()).is_some()
     }
 
@@ -118,7 +188,7 @@ impl Engine {
 
     /// The deletion with all its results, once it is finished, if it runs here.
     pub fn follow(&self, id: DeletionId) -> Option<watch::Receiver<Option<Arc<Stored>>>> {
-        self.running().get(&id).map(|running| running.finished.clone())
+        self.register().all.get(&id).map(|running| running.finished.clone())
     }
 
     /// Whether the ledger can be written to.
@@ -132,29 +202,31 @@ impl Engine {
         self.tasks.wait().await;
     }
 
-    fn enter(&self, id: DeletionId) -> (Running, watch::Sender<Option<Arc<Stored>>>) {
+    /// Starts no further call. Calls in flight come to their end, and what is left stands in the ledger.
+    pub fn halt(&self) {
+        self.halt.cancel();
+    }
+
+    fn enter(self: &Arc<Self>, deletion: &Arc<Accept>) -> (Running, watch::Sender<Option<Arc<Stored>>>, Leaving) {
         let (finished_tx, finished) = watch::channel(None);
         let running = Running { cancel: CancellationToken::new(), finished };
-        let mut all = self.running();
-        all.insert(id, running.clone());
-        telemetry::running(all.len());
-        (running, finished_tx)
+        let mut register = self.register();
+        register.all.insert(deletion.id, running.clone());
+        register.open_contacts += deletion.contacts.len();
+        *register.by_tenant.entry(Arc::clone(&deletion.tenant)).or_default() += deletion.contacts.len();
+        telemetry::running(register.all.len());
+        drop(register);
+        (running, finished_tx, Leaving { engine: Arc::clone(self), deletion: Arc::clone(deletion) })
     }
 
-    fn leave(&self, id: DeletionId) {
-        let mut all = self.running();
-        all.remove(&id);
-        telemetry::running(all.len());
-    }
-
-    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<DeletionId, Running>> {
+    fn register(&self) -> std::sync::MutexGuard<'_, Register> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn run(
         &self,
         deletion: &Arc<Accept>,
-        routes: &[Route],
+        routes: &[Option<Route>],
         fence: u64,
         unfinished: Option<&Unfinished>,
         cancel: &CancellationToken,
@@ -162,16 +234,27 @@ impl Engine {
     ) {
         let shares = routes.iter().zip(0..).map(|(route, share)| {
             let key = ShareKey { deletion: deletion.id, share, fence };
-            let span = tracing::info_span!("share", connection = %route.connection.name);
-            self.drive(deletion, key, route, unfinished, cancel).instrument(span)
+            let name = deletion.shares.get(usize::from(share)).map_or("", |name| name);
+            let span = tracing::info_span!("share", connection = name);
+            let work = async move {
+                match route {
+                    Some(route) => self.drive(deletion, key, route, unfinished, cancel).await,
+                    None => self.wait_without_a_route(deletion, key, unfinished, cancel).await,
+                }
+            };
+            work.instrument(span)
         });
         let mut results: Vec<Option<Settled>> = vec![None; deletion.contacts.len()];
         put(&mut results, deletion.settled.iter().cloned());
         for share in join_all(shares).await {
             match share {
                 Ok(settled) => put(&mut results, settled),
-                Err(err) => {
+                Err(Stopped::Store(err)) => {
                     tracing::error!(error = %err, "the deletion stops here: what it learnt could not be put down");
+                    return;
+                }
+                Err(Stopped::Halted) => {
+                    tracing::info!("not finished: what is left stands in the ledger");
                     return;
                 }
             }
@@ -184,7 +267,7 @@ impl Engine {
         telemetry::deletion(&deletion.tenant, "finished");
         let absent = results.iter().flatten().filter(|settled| settled.absent == Some(true)).count();
         tracing::info!(contacts = results.len(), absent, "deletion finished");
-        let _ = finished.send(Some(Arc::new(stored(deletion, finished_ms, results))));
+        let _ = finished.send(Some(Arc::new(deletion.stored(Some(finished_ms), results))));
     }
 
     /// Carries out one share and returns its results.
@@ -195,9 +278,9 @@ impl Engine {
         route: &Route,
         unfinished: Option<&Unfinished>,
         cancel: &CancellationToken,
-    ) -> Result<Vec<(Slot, Settled)>, StoreError> {
+    ) -> Result<Vec<(Slot, Settled)>, Stopped> {
         let Route { connection, upstream } = route;
-        let deadline_ms = clock::now().ms.saturating_add(self.deadline_ms);
+        let deadline_ms = self.deadline_ms(deletion);
         let retry = connection.retry;
         let policy = Policy {
             max_attempts: retry.max_attempts,
@@ -219,19 +302,32 @@ impl Engine {
         let mut calls = FuturesUnordered::new();
         let mut writes = FuturesUnordered::new();
         let mut cancelled = pin!(cancel.cancelled());
-        let mut is_cancelled = false;
+        let mut halted = pin!(self.halt.cancelled());
+        let (mut is_cancelled, mut is_halted) = (false, false);
         loop {
+            if cancel.is_cancelled() && !is_cancelled {
+                is_cancelled = true;
+                share.cancel();
+            }
             // Station 8: what was learnt goes into the ledger before anybody is told.
             let (closed, settled) = (share.take_closed(), share.take_settled());
             if !closed.is_empty() || !settled.is_empty() {
-                telemetry::settled(connection, settled.iter().map(|(_, settled)| settled.outcome));
                 results.extend(settled.iter().cloned());
-                writes.push(self.ledger.record(Record { key, closed, settled }));
+                writes.push(self.write_down(connection, Record { key, closed, settled }));
+            }
+            if self.halt.is_cancelled() {
+                is_halted = true;
+                if calls.is_empty() {
+                    while let Some(written) = writes.next().await {
+                        written?;
+                    }
+                    return Err(Stopped::Halted);
+                }
             }
             // Stations 5 and 6: as many calls as the connection may have in flight.
             let mut wake = None;
             let mut done = false;
-            while calls.len() < upstream.max_in_flight() {
+            while calls.len() < upstream.max_in_flight() && !is_halted {
                 match share.poll(clock::now()) {
                     Step::Send(ticket, call) => {
                         let (attempts, in_doubt) = share.attempt(ticket).unwrap_or((1, false));
@@ -253,9 +349,8 @@ impl Engine {
             // A share can settle contacts without a call, for example when its time is over.
             let settled = share.take_settled();
             if !settled.is_empty() {
-                telemetry::settled(connection, settled.iter().map(|(_, settled)| settled.outcome));
                 results.extend(settled.iter().cloned());
-                writes.push(self.ledger.record(Record { key, closed: Vec::new(), settled }));
+                writes.push(self.write_down(connection, Record { key, closed: Vec::new(), settled }));
             }
             if done && calls.is_empty() {
                 while let Some(written) = writes.next().await {
@@ -275,7 +370,12 @@ impl Engine {
                 Some(ended) = calls.next() => {
                     // Station 7.
                     let Ended { ticket, permit, reply } = ended;
-                    let signal = match reply? {
+                    let reply = match reply {
+                        // It never left. The share stands as it is, and so does the ledger.
+                        Err(Stopped::Halted) => continue,
+                        reply => reply?,
+                    };
+                    let signal = match reply {
                         Ok(reply) => Some(share.on_reply(ticket, &reply, clock::now(), &mut dice)),
                         Err(lost) => {
                             share.on_lost(ticket, lost, clock::now(), &mut dice);
@@ -284,13 +384,55 @@ impl Engine {
                     };
                     self.tell(upstream, permit.as_ref(), signal);
                 }
-                () = &mut cancelled, if !is_cancelled => {
-                    is_cancelled = true;
-                    share.cancel();
-                }
+                () = &mut cancelled, if !is_cancelled => {}
+                () = &mut halted, if !is_halted => {}
                 () = nap => {}
             }
         }
+    }
+
+    /// Puts down what was learnt, and counts it once it is on the disk.
+    async fn write_down(&self, connection: &Arc<Connection>, record: Record) -> Result<(), StoreError> {
+        let outcomes: Vec<_> = record.settled.iter().map(|(_, settled)| settled.outcome).collect();
+        self.ledger.record(record).await?;
+        telemetry::settled(connection, outcomes.into_iter());
+        Ok(())
+    }
+
+    /// A share whose connection is no longer configured: nothing can be sent for it. What it is worth is settled when it
+    /// is cancelled or its time is over; until then, a start with the connection can go on with it.
+    async fn wait_without_a_route(
+        &self,
+        deletion: &Accept,
+        key: ShareKey,
+        unfinished: Option<&Unfinished>,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<(Slot, Settled)>, Stopped> {
+        let (fresh, past, _) = unfinished.map(|unfinished| unfinished.past(key.share)).unwrap_or_default();
+        if fresh.is_empty() && past.is_empty() {
+            return Ok(Vec::new());
+        }
+        tracing::error!("nothing can be sent: the connection is no longer configured");
+        let time_over = async {
+            match clock::instant(self.deadline_ms(deletion)) {
+                Some(instant) => tokio::time::sleep_until(instant).await,
+                None => std::future::pending().await,
+            }
+        };
+        let why = tokio::select! {
+            () = self.halt.cancelled() => return Err(Stopped::Halted),
+            () = cancel.cancelled() => FaultCode::Cancelled,
+            () = time_over => FaultCode::DeadlineExceeded,
+        };
+        let settled = settle_without_a_dialect(&fresh, &past, why);
+        self.ledger.record(Record { key, closed: Vec::new(), settled: settled.clone() }).await?;
+        Ok(settled)
+    }
+
+    /// When a deletion's time is over, as the engine counts it: it runs from its acceptance, whatever restarts lie between.
+    fn deadline_ms(&self, deletion: &Accept) -> u64 {
+        let age_ms = u64::try_from(clock::unix_ms() - deletion.created_ms).unwrap_or(0);
+        clock::now().ms.saturating_add(self.bounds.deadline_ms.saturating_sub(age_ms))
     }
 
     fn tell(&self, upstream: &Upstream, permit: Option<&Permit>, signal: Option<Signal>) {
@@ -312,11 +454,12 @@ impl Engine {
         let ended = |permit, reply| Ended { ticket, permit, reply };
         let admitted = tokio::select! {
             biased;
-            admitted = upstream.admit(clock::instant(deadline_ms)) => admitted,
+            () = self.halt.cancelled() => return ended(None, Err(Stopped::Halted)),
             () = cancel.cancelled() => {
-                let fault = adapters::Fault::new(adapters::FaultCode::Cancelled);
+                let fault = adapters::Fault::new(FaultCode::Cancelled);
                 Err(Lost::NotSent { fault, again: false })
             }
+            admitted = upstream.admit(clock::instant(deadline_ms)) => admitted,
         };
         let permit = match admitted {
             Ok(permit) => permit,
@@ -324,7 +467,7 @@ impl Engine {
         };
         if let Err(err) = self.ledger.intent(intent).await {
             upstream.unused(&permit);
-            return ended(None, Err(err));
+            return ended(None, Err(err.into()));
         }
         let reply = upstream.send(&permit, &call).await;
         ended(Some(permit), Ok(reply))
@@ -332,9 +475,10 @@ impl Engine {
 }
 
 /// Counts what was settled without an upstream, so that the metrics add up to the results.
-fn count_settled_here(deletion: &Accept, routes: &[Route]) {
+fn count_settled_here(deletion: &Accept, routes: &[Option<Route>]) {
     let share_of = |slot: Slot| deletion.contacts.get(slot.0 as usize).map(|contact| contact.share);
     for (route, share) in routes.iter().zip(0..) {
+        let Some(route) = route else { continue };
         let here = deletion.settled.iter().filter(|(slot, _)| share_of(*slot) == Some(share));
         telemetry::settled(&route.connection, here.map(|(_, settled)| settled.outcome));
     }
@@ -345,23 +489,5 @@ fn put(results: &mut [Option<Settled>], settled: impl IntoIterator<Item = (Slot,
         if let Some(place) = results.get_mut(slot.0 as usize) {
             *place = Some(settled);
         }
-    }
-}
-
-fn stored(deletion: &Accept, finished_ms: i64, results: Vec<Option<Settled>>) -> Stored {
-    Stored {
-        id: deletion.id,
-        tenant: Arc::clone(&deletion.tenant),
-        created_ms: deletion.created_ms,
-        finished_ms: Some(finished_ms),
-        reason: deletion.reason.clone(),
-        reference: deletion.reference.clone(),
-        shares: deletion.shares.clone(),
-        contacts: deletion
-            .contacts
-            .iter()
-            .map(|contact| crate::store::Asked { share: contact.share, reference: contact.reference.clone() })
-            .collect(),
-        results,
     }
 }

@@ -7,12 +7,14 @@ mod backoff;
 mod deletion;
 mod doubt;
 pub mod driver;
+mod ended;
 mod outcome;
 pub(crate) mod shortcut;
 #[cfg(test)]
 mod simulation;
 
 pub use backoff::Backoff;
+pub(crate) use deletion::settle_without_a_dialect;
 pub use deletion::{Closed, Lost, Past, Policy, Share, Signal, Step, Ticket};
 pub use outcome::{Reason, Retry, Settled};
 

@@ -82,13 +82,10 @@ impl Settled {
 
     /// The contact is not known to be absent, and not in doubt: the outcome is the code's own.
     pub fn fault(fault: &Fault, attempts: u32, retry: Retry) -> Self {
-        let outcome = fault.code.outcome();
-        // A refusal says that this deletion did not remove the contact; of other faults only the dialect can
-        // know whether they prove that it is there.
-        let refused = outcome == Outcome::Rejected && fault.upstream.is_some();
         Self {
-            outcome,
-            absent: (refused || fault.still_there).then_some(false),
+            outcome: fault.code.outcome(),
+            // Most refusals would be the same of a contact that is not there: only the dialect can know otherwise.
+            absent: fault.still_there.then_some(false),
             evidence: fault.evidence,
             attempts,
             sent: false,

@@ -370,7 +370,7 @@ impl World {
             }
             Step::Idle | Step::Done => {}
         }
-        self.write_down(id);
+        self.write_down_news(id);
     }
 
     /// Lets a call go, with whatever the network makes of it.
@@ -465,6 +465,11 @@ impl World {
 
     /// Puts down what a worker learnt, and lets it go on.
     fn write_down(&mut self, id: u64) {
+        self.write_down_news(id);
+        self.at(self.now_ms, Event::Poll { worker: id });
+    }
+
+    fn write_down_news(&mut self, id: u64) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let (closed, settled) = (worker.share.take_closed(), worker.share.take_settled());
         if closed.is_empty() && settled.is_empty() {
@@ -474,9 +479,7 @@ impl World {
         let record = Record { key: self.key(worker), closed, settled };
         if self.book.record(record) == Err(StoreError::Fenced) {
             self.workers.remove(&id);
-            return;
         }
-        self.at(self.now_ms, Event::Poll { worker: id });
     }
 
     /// Compares every result with what the upstream did.

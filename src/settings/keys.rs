@@ -48,6 +48,8 @@ pub(crate) static KEYS: &[Key] = &[
     whole("server.drain_ms", 0, 600_000),
     whole("deletions.max_contacts", 1, 100_000),
     whole("deletions.max_wait_s", 0, 300),
+    whole("deletions.max_open_contacts", 1, 10_000_000),
+    whole("deletions.max_open_contacts_per_tenant", 1, 10_000_000),
     whole("deletions.deadline_s", 1, 2_592_000),
     text("store.url", |url| StoreUrl::parse(url).map(drop)),
     text("tenants.directory", is_something),

@@ -5,9 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{
-    Accept, Accepted, Asked, Attempt, Claim, DeletionId, Intent, Record, ShareKey, StoreError, Stored, Unfinished,
-};
+use super::{Accept, Accepted, Attempt, Claim, DeletionId, Intent, Record, ShareKey, StoreError, Stored, Unfinished};
 use crate::engine::Settled;
 use crate::engine::shortcut::{Shortcut, taken};
 
@@ -44,18 +42,7 @@ impl Book {
         for (slot, settled) in &deletion.settled {
             results[slot.0 as usize] = Some(settled.clone());
         }
-        let asked = |contact: &super::Contact| Asked { share: contact.share, reference: contact.reference.clone() };
-        let head = Stored {
-            id: deletion.id,
-            tenant: Arc::clone(&deletion.tenant),
-            created_ms: deletion.created_ms,
-            finished_ms: None,
-            reason: deletion.reason.clone(),
-            reference: deletion.reference.clone(),
-            shares: deletion.shares.clone(),
-            contacts: deletion.contacts.iter().map(asked).collect(),
-            results,
-        };
+        let head = deletion.stored(None, results);
         let entry = Entry {
             open: head.results.iter().filter(|result| result.is_none()).count(),
             accepted: Some(Arc::clone(deletion)),
@@ -77,6 +64,7 @@ impl Book {
             attempts: intent.attempts,
             in_doubt: intent.in_doubt,
             closed: false,
+            last: None,
             slots: intent.slots,
         });
         Ok(())
@@ -92,6 +80,7 @@ impl Book {
                 attempt.closed = true;
                 attempt.attempts = closed.attempts;
                 attempt.in_doubt = closed.in_doubt;
+                attempt.last = closed.last;
             }
         }
         for (slot, settled) in record.settled {

@@ -235,7 +235,7 @@ async fn what_is_unfinished_is_handed_over(ledger: &dyn Ledger) {
     // Share 0 has the even slots. 0 and 2 end in doubt, 4 is settled, 6 is in flight, 8 is never sent.
     let even = key(id, 0, 1);
     ledger.intent(intent(even, 1, &[0, 2, 4])).await.unwrap();
-    let in_doubt = Closed { ticket: Ticket(1), attempts: 3, in_doubt: true };
+    let in_doubt = Closed { ticket: Ticket(1), attempts: 3, in_doubt: true, last: Some(FaultCode::UpstreamError) };
     ledger.record(record(even, &[in_doubt], &[(4, gone(1))])).await.unwrap();
     ledger.intent(Intent { in_doubt: true, attempts: 2, ..intent(even, 7, &[6]) }).await.unwrap();
 
@@ -247,8 +247,12 @@ async fn what_is_unfinished_is_handed_over(ledger: &dyn Ledger) {
         Accept { reason: deletion.reason.clone(), reference: deletion.reference.clone(), settled, ..plain(id, 10, 2) };
     assert_eq!(accepted(&unfinished.deletion), accepted(&so_far));
     assert_eq!(unfinished.fence, 2);
-    let first = Attempt { ticket: Ticket(1), attempts: 3, in_doubt: true, closed: true, slots: slots(&[0, 2, 4]) };
-    let second = Attempt { ticket: Ticket(7), attempts: 2, in_doubt: true, closed: false, slots: slots(&[6]) };
+    let first = Attempt {
+        last: Some(FaultCode::UpstreamError),
+        ..Attempt { ticket: Ticket(1), attempts: 3, in_doubt: true, closed: true, last: None, slots: slots(&[0, 2, 4]) }
+    };
+    let second =
+        Attempt { ticket: Ticket(7), attempts: 2, in_doubt: true, closed: false, last: None, slots: slots(&[6]) };
     assert_eq!(unfinished.attempts, [vec![first, second], Vec::new()]);
 
     let (fresh, past, last) = unfinished.past(0);
@@ -344,6 +348,7 @@ impl Pair {
                         ticket: Ticket(self.dice.u64(0..=known.ticket + 1)),
                         attempts: self.dice.u32(0..9),
                         in_doubt: self.dice.bool(),
+                        last: self.dice.choice(FaultCode::ALL),
                     })
                     .collect();
                 let all = self.dice.u8(..) < 40;
@@ -445,7 +450,7 @@ pub(super) fn record(key: ShareKey, closed: &[Closed], settled: &[(u32, Settled)
 }
 
 fn closed(ticket: u64) -> Closed {
-    Closed { ticket: Ticket(ticket), attempts: 1, in_doubt: false }
+    Closed { ticket: Ticket(ticket), attempts: 1, in_doubt: false, last: None }
 }
 
 /// A result that is told from another by its attempts.

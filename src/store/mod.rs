@@ -15,7 +15,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use adapters::{Identifier, Slot, Target};
+use adapters::{FaultCode, Identifier, Slot, Target};
 use serde::{Deserialize, Serialize};
 
 pub use book::Book;
@@ -110,6 +110,22 @@ pub enum Accepted {
 }
 
 impl Accept {
+    /// As it is read back, with these results.
+    pub fn stored(&self, finished_ms: Option<i64>, results: Vec<Option<Settled>>) -> Stored {
+        let asked = |contact: &Contact| Asked { share: contact.share, reference: contact.reference.clone() };
+        Stored {
+            id: self.id,
+            tenant: Arc::clone(&self.tenant),
+            created_ms: self.created_ms,
+            finished_ms,
+            reason: self.reason.clone(),
+            reference: self.reference.clone(),
+            shares: self.shares.clone(),
+            contacts: self.contacts.iter().map(asked).collect(),
+            results,
+        }
+    }
+
     /// The contacts of one share that are to be sent.
     pub fn targets(&self, share: u16) -> Vec<Target> {
         let mut done = self.settled.iter().map(|(slot, _)| *slot).peekable();
@@ -230,6 +246,8 @@ pub struct Attempt {
     pub in_doubt: bool,
     /// Whether its end is known.
     pub closed: bool,
+    /// How it ended, for contacts that wait for another attempt.
+    pub last: Option<FaultCode>,
     /// The contacts that it covers.
     pub slots: Vec<Slot>,
 }
@@ -262,6 +280,7 @@ impl Unfinished {
             attempts: attempt.attempts,
             in_doubt: attempt.in_doubt,
             in_flight: !attempt.closed,
+            last: attempt.last,
         });
         (fresh, past.collect(), attempts.iter().map(|attempt| attempt.ticket.0).max().unwrap_or(0))
     }

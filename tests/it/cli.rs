@@ -1,7 +1,7 @@
 //! The built program, as people and scripts run it: exit codes, what goes to which stream, and that nothing secret does.
 //!
-//! Every process gets an environment of its own and is ended after a while, whatever it does. Above 500 lines
-//! because how a process is run, watched and ended is needed by every test in it and by no other.
+//! Every process gets an environment of its own and is ended after a while, whatever it does.
+//! Above 500 lines because how a process is run, watched and ended is needed by every test in it and by no other.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;

@@ -30,7 +30,6 @@ struct Gate {
 #[derive(Default)]
 struct Rules {
     queued: VecDeque<Vec<u8>>,
-    always: Option<Vec<u8>>,
     held: bool,
 }
 
@@ -67,11 +66,6 @@ impl Front {
         self.gate.rules.lock().unwrap().queued.push_back(bytes.into());
     }
 
-    /// Every request gets these bytes and does not reach the mock.
-    pub(crate) fn reply_always(&self, bytes: impl Into<Vec<u8>>) {
-        self.gate.rules.lock().unwrap().always = Some(bytes.into());
-    }
-
     /// Holds requests back before they reach the mock, until they are released.
     pub(crate) fn hold(&self) {
         self.gate.rules.lock().unwrap().held = true;
@@ -105,7 +99,7 @@ impl Gate {
         let request = read_request(&mut client)?;
         let canned = {
             let mut rules = self.rules.lock().unwrap();
-            rules.queued.pop_front().or_else(|| rules.always.clone())
+            rules.queued.pop_front()
         };
         {
             let mut counts = self.most_at_once.lock().unwrap();

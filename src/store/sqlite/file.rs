@@ -39,7 +39,8 @@ const TABLES: &str = "
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE attempts (
         deletion BLOB NOT NULL, share INTEGER NOT NULL, ticket INTEGER NOT NULL, attempts INTEGER NOT NULL,
-        in_doubt INTEGER NOT NULL, closed INTEGER NOT NULL, slots BLOB NOT NULL, PRIMARY KEY (deletion, share, ticket)
+        in_doubt INTEGER NOT NULL, closed INTEGER NOT NULL, last TEXT,
+        slots BLOB NOT NULL, PRIMARY KEY (deletion, share, ticket)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE results (
         deletion BLOB NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (deletion, seq)

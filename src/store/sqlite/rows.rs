@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use adapters::{Identifier, Slot};
+use adapters::{FaultCode, Identifier, Slot};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
@@ -95,13 +95,14 @@ pub(super) fn intent(connection: &Connection, intent: &Intent) -> Result<(), Fai
 pub(super) fn record(connection: &Connection, record: &Record) -> Result<(), Failure> {
     let key = record.key;
     works(connection, key)?;
-    let sql = "UPDATE attempts SET closed = 1, attempts = ?4, in_doubt = ?5
+    let sql = "UPDATE attempts SET closed = 1, attempts = ?4, in_doubt = ?5, last = ?6
         WHERE deletion = ?1 AND share = ?2 AND ticket = ?3";
     let mut close = connection.prepare_cached(sql)?;
     for closed in &record.closed {
         let ticket = closed.ticket.0.cast_signed();
         // A call without an intent was never sent: then there is no row, and nothing to close.
-        close.execute(params![key.deletion.to_bytes(), key.share, ticket, closed.attempts, closed.in_doubt])?;
+        let last = closed.last.map(FaultCode::as_str);
+        close.execute(params![key.deletion.to_bytes(), key.share, ticket, closed.attempts, closed.in_doubt, last])?;
     }
     settle(connection, key.deletion, &record.settled)
 }
@@ -209,7 +210,7 @@ fn unfinished(connection: &Connection, id: DeletionId) -> Result<Unfinished, Fai
 /// The calls of each share, in the order of their tickets: that in which they were sent.
 fn attempts(connection: &Connection, id: DeletionId, shares: usize) -> Result<Vec<Vec<Attempt>>, Failure> {
     let mut attempts = vec![Vec::new(); shares];
-    let sql = "SELECT share, ticket, attempts, in_doubt, closed, slots FROM attempts
+    let sql = "SELECT share, ticket, attempts, in_doubt, closed, slots, last FROM attempts
         WHERE deletion = ?1 ORDER BY share, ticket";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([id.to_bytes()])?;
@@ -223,6 +224,7 @@ fn attempts(connection: &Connection, id: DeletionId, shares: usize) -> Result<Ve
             attempts: row.get(2)?,
             in_doubt: row.get(3)?,
             closed: row.get(4)?,
+            last: row.get_ref(6)?.as_str_or_null().ok().flatten().and_then(FaultCode::find),
             slots: slots.iter().map(|slot| Slot(u32::from_le_bytes(*slot))).collect(),
         });
     }
