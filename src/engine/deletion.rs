@@ -176,7 +176,9 @@ impl Share {
                 if in_flight {
                     share.end(group, &Ended::Doubtful(lost.clone()), now, dice);
                 } else {
-                    share.ready.push_back(group);
+                    // For how long the upstream wanted to be left alone is not put down.
+                    let wait_ms = share.policy.backoff.wait_ms(group.attempts, dice);
+                    share.wait(group, now, wait_ms);
                 }
             }
         }

@@ -7,6 +7,7 @@ mod support;
 
 mod cli;
 mod contract;
+mod cut_short;
 mod dialects;
 mod documents;
 mod durability;

@@ -143,6 +143,11 @@ impl Running {
         Self { public: gateway.public(), admin: gateway.admin(), client, folder, gateway: Some(gateway) }
     }
 
+    /// Starts a gateway from the folder of one that was stopped.
+    pub(crate) async fn reopen(folder: tempfile::TempDir) -> Self {
+        Self::start(folder).await
+    }
+
     /// Stops the gateway in order, and starts it again from the same folder.
     pub(crate) async fn restart(mut self) -> Self {
         self.gateway.take().unwrap().stop().await;
