@@ -10,6 +10,7 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::dialect::{SettingsError, SignInReading};
 use crate::reply;
@@ -46,18 +47,43 @@ pub fn read(reply: &Response<Bytes>) -> SignInReading {
     struct Token<'a> {
         #[serde(borrow)]
         access_token: Cow<'a, str>,
-        expires_in: Option<u64>,
+        #[serde(borrow)]
+        expires_in: Option<Life<'a>>,
     }
     match reply.status() {
         StatusCode::OK => match reply::json::<Token<'_>>(reply) {
             Some(token) if !token.access_token.is_empty() => {
-                SignInReading::Token { value: token.access_token.into_owned(), lifetime_s: token.expires_in }
+                let lifetime_s = token.expires_in.and_then(|life| life.seconds());
+                SignInReading::Token { value: token.access_token.into_owned(), lifetime_s }
             }
             _ => SignInReading::Unusable,
         },
         StatusCode::TOO_MANY_REQUESTS => SignInReading::Throttled(reply::retry_after(reply.headers())),
         StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => SignInReading::Refused,
         _ => SignInReading::Unusable,
+    }
+}
+
+/// `expires_in`: a number of seconds (section 5.1), which some servers send as a fraction or as text. It is only advice
+/// (RECOMMENDED there), so whatever else stands in it does not spoil the token beside it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Life<'a> {
+    Whole(u64),
+    Fraction(f64),
+    Text(#[serde(borrow)] Cow<'a, str>),
+    Else(IgnoredAny),
+}
+
+impl Life<'_> {
+    fn seconds(&self) -> Option<u64> {
+        match self {
+            Self::Whole(seconds) => Some(*seconds),
+            // The cast rounds down, and takes what is too large as the largest.
+            Self::Fraction(seconds) => (*seconds >= 0.0).then_some(*seconds as u64),
+            Self::Text(text) => reply::whole_seconds(text),
+            Self::Else(_) => None,
+        }
     }
 }
 
@@ -83,5 +109,30 @@ mod tests {
     fn a_refused_client_is_not_tried_again() {
         let reply = Response::builder().status(401).body(Bytes::from(r#"{"error":"invalid_client"}"#)).unwrap();
         assert_eq!(read(&reply), SignInReading::Refused);
+    }
+
+    #[test]
+    fn an_odd_life_does_not_spoil_the_token() {
+        for (life, expected) in [
+            ("3600", Some(3_600)),
+            ("3599.9", Some(3_599)),
+            ("6e2", Some(600)),
+            ("\"3600\"", Some(3_600)),
+            ("1e300", Some(u64::MAX)),
+            ("99999999999999999999999", Some(u64::MAX)),
+            ("null", None),
+            ("-1", None),
+            ("-0.5", None),
+            ("\"\"", None),
+            ("\"1.5\"", None),
+            ("\"soon\"", None),
+            ("true", None),
+            ("[600]", None),
+            ("{\"seconds\":600}", None),
+        ] {
+            let body = format!(r#"{{"access_token":"t","token_type":"Bearer","expires_in":{life}}}"#);
+            let token = SignInReading::Token { value: "t".to_owned(), lifetime_s: expected };
+            assert!(read(&Response::new(Bytes::from(body))) == token, "{life}");
+        }
     }
 }

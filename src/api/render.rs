@@ -174,17 +174,21 @@ pub(super) fn error(settled: &Settled, profile: Option<&'static Profile>) -> Opt
     let reason = settled.reason.as_ref()?;
     Some(ErrorView {
         code: reason.code.as_str(),
-        message: message(settled.outcome, reason.code, profile),
+        message: message(settled, reason.code, profile),
         upstream: reason.upstream.clone(),
     })
 }
 
 /// The code's sentence; for identifiers, with what the connection takes. Of a contact in doubt, the sentence of the last
 /// attempt alone would say too much.
-fn message(outcome: Outcome, code: FaultCode, profile: Option<&'static Profile>) -> String {
-    if outcome == Outcome::Unknown && code.outcome() != Outcome::Unknown {
+fn message(settled: &Settled, code: FaultCode, profile: Option<&'static Profile>) -> String {
+    if settled.outcome == Outcome::Unknown && code.outcome() != Outcome::Unknown {
         let code = code.as_str();
         return format!("The last attempt ended with `{code}`; an earlier one may have deleted the contact.");
+    }
+    if settled.sent && matches!(code, FaultCode::ConnectFailed | FaultCode::CredentialUnavailable) {
+        let code = code.as_str();
+        return format!("The last attempt ended with `{code}`; the upstream turned an earlier one away.");
     }
     let takes = match (code, profile) {
         (FaultCode::InvalidIdentifier | FaultCode::UnsupportedIdentifier, Some(profile)) => profile.identifiers,

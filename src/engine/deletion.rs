@@ -314,6 +314,12 @@ impl Share {
                 self.settle_given_up(&group, fault.code);
             }
             Lost::NotSent { fault, again } => {
+                // "No credential" would say less than the upstream, which refused the one it was shown.
+                let refused = group.last.take_if(|last| last.code == FaultCode::UpstreamUnauthenticated);
+                let fault = match (fault.code, refused) {
+                    (FaultCode::CredentialUnavailable, Some(refused)) => Fault { wait: fault.wait, ..refused },
+                    _ => fault,
+                };
                 self.end(group, &Ended::NotSent { fault: in_seconds(fault, now), again }, now, dice);
             }
             Lost::CircuitOpen { wait_ms } => {

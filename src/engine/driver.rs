@@ -466,7 +466,6 @@ impl Engine {
             Err(lost) => return ended(None, Ok(Err(lost))),
         };
         if let Err(err) = self.ledger.intent(intent).await {
-            upstream.unused(&permit);
             return ended(None, Err(err.into()));
         }
         let reply = upstream.send(&permit, &call).await;

@@ -1,11 +1,14 @@
 //! A connection's breaker: an upstream that keeps failing is left alone, then asked once.
 //!
-//! It opens after some failures in a row, or when half of the last 20 calls failed. A pure state machine: the time is an argument.
+//! It opens after some failures in a row, or when half of the last 20 calls failed. Whoever ends a call shows the pass
+//! it went with: only the probe can close an open breaker or keep it open. A pure state machine: the time is an argument.
 
 use std::collections::VecDeque;
 
 /// Calls that are looked back upon.
 const WINDOW: usize = 20;
+/// While a probe is under way, others are told to come back after this time at most, in milliseconds.
+const PROBE_WAIT_MS: u64 = 1_000;
 
 /// When a breaker opens, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,9 +39,19 @@ impl BreakerState {
     }
 }
 
+/// What a call passes with, and is known by when it ends.
+///
+/// An era is a time in which the breaker's mind did not change: it closed, opened or let a probe go. So a probe is the
+/// only call of its era, and a call that left before is recognised as stale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pass {
+    era: u64,
+}
+
 #[derive(Debug)]
 pub(super) struct Breaker {
     rules: BreakerRules,
+    era: u64,
     in_row: u32,
     window: VecDeque<bool>,
     open_until_ms: Option<u64>,
@@ -47,40 +60,42 @@ pub(super) struct Breaker {
 
 impl Breaker {
     pub(super) fn new(rules: BreakerRules) -> Self {
-        Self { rules, in_row: 0, window: VecDeque::with_capacity(WINDOW), open_until_ms: None, probing: false }
+        let window = VecDeque::with_capacity(WINDOW);
+        Self { rules, era: 0, in_row: 0, window, open_until_ms: None, probing: false }
     }
 
-    /// For how many milliseconds the upstream is left alone, if it is. Asking changes nothing.
+    /// For how many milliseconds the upstream is left alone, if it is: until a probe may go, or a little longer while
+    /// one is under way. Asking changes nothing.
     pub(super) fn open_for(&self, now_ms: u64) -> Option<u64> {
-        self.open_until_ms.filter(|until| now_ms < *until).map(|until| until - now_ms)
-    }
-
-    /// Lets a call pass, or says for how many milliseconds the upstream is left alone.
-    pub(super) fn admit(&mut self, now_ms: u64) -> Result<(), u64> {
-        match self.open_until_ms {
-            None => Ok(()),
-            Some(until) if now_ms < until => Err(until - now_ms),
-            // One probe at a time; the others come back a little later.
-            Some(_) if self.probing => Err(self.rules.open_ms.clamp(1, 1_000)),
-            Some(_) => {
-                self.probing = true;
-                Ok(())
-            }
+        match self.open_until_ms? {
+            until if now_ms < until => Some(until - now_ms),
+            _ => self.probing.then(|| self.rules.open_ms.clamp(1, PROBE_WAIT_MS)),
         }
     }
 
-    /// A call that passed has ended, well or badly.
-    pub(super) fn heard(&mut self, well: bool, now_ms: u64) {
+    /// Lets a call pass, or says for how many milliseconds the upstream is left alone.
+    pub(super) fn admit(&mut self, now_ms: u64) -> Result<Pass, u64> {
+        if let Some(wait_ms) = self.open_for(now_ms) {
+            return Err(wait_ms);
+        }
         if self.open_until_ms.is_some() {
-            // News of calls that left before it opened says nothing that the probe does not say better.
-            if !self.probing {
-                return;
-            }
-            self.probing = false;
+            self.probing = true;
+            self.era += 1;
+        }
+        Ok(Pass { era: self.era })
+    }
+
+    /// A call that passed has ended, well or badly. News of a call from before the breaker opened says nothing that
+    /// the probe does not say better.
+    pub(super) fn heard(&mut self, pass: Pass, well: bool, now_ms: u64) {
+        if pass.era != self.era {
+            return;
+        }
+        if self.probing {
             if well {
-                *self = Self::new(self.rules);
+                *self = Self { era: self.era + 1, ..Self::new(self.rules) };
             } else {
-                self.open_until_ms = Some(now_ms + self.rules.open_ms);
+                self.open(now_ms);
             }
             return;
         }
@@ -91,14 +106,21 @@ impl Breaker {
         self.window.push_back(well);
         let failed = self.window.iter().filter(|well| !**well).count();
         if self.in_row >= self.rules.failures_in_row || (self.window.len() == WINDOW && failed * 2 >= WINDOW) {
-            self.open_until_ms = Some(now_ms + self.rules.open_ms);
+            self.open(now_ms);
+        }
+    }
+
+    /// Nothing more will be heard of a call that passed. If it was the probe and brought no news, another may go.
+    pub(super) fn gone(&mut self, pass: Pass) {
+        if pass.era == self.era {
             self.probing = false;
         }
     }
 
-    /// A call that passed has ended without a word about the upstream.
-    pub(super) fn unheard(&mut self) {
+    fn open(&mut self, now_ms: u64) {
+        self.open_until_ms = Some(now_ms.saturating_add(self.rules.open_ms));
         self.probing = false;
+        self.era += 1;
     }
 
     pub(super) fn state(&self, now_ms: u64) -> BreakerState {
@@ -118,18 +140,24 @@ mod tests {
         Breaker::new(BreakerRules { failures_in_row: 5, open_ms: 1_000 })
     }
 
+    /// A call that passes and ends.
+    fn call(breaker: &mut Breaker, well: bool, now_ms: u64) {
+        let pass = breaker.admit(now_ms).unwrap();
+        breaker.heard(pass, well, now_ms);
+    }
+
     #[test]
     fn five_failures_in_a_row_open_it() {
         let mut breaker = breaker();
         for _ in 0..4 {
-            breaker.heard(false, 0);
+            call(&mut breaker, false, 0);
         }
-        breaker.heard(true, 0);
+        call(&mut breaker, true, 0);
         for _ in 0..4 {
-            breaker.heard(false, 0);
-            assert_eq!(breaker.admit(0), Ok(()));
+            call(&mut breaker, false, 0);
+            assert!(breaker.admit(0).is_ok());
         }
-        breaker.heard(false, 100);
+        call(&mut breaker, false, 100);
         assert_eq!(breaker.admit(100), Err(1_000));
         assert_eq!(breaker.state(100), BreakerState::Open);
     }
@@ -138,26 +166,59 @@ mod tests {
     fn half_of_twenty_opens_it() {
         let mut breaker = breaker();
         for n in 0..19 {
-            breaker.heard(n % 2 == 0, 0);
+            call(&mut breaker, n % 2 == 0, 0);
         }
         assert_eq!(breaker.state(0), BreakerState::Closed);
-        breaker.heard(false, 0);
+        call(&mut breaker, false, 0);
         assert_eq!(breaker.state(0), BreakerState::Open);
     }
 
     #[test]
     fn one_probe_decides() {
         let mut breaker = breaker();
-        (0..5).for_each(|_| breaker.heard(false, 0));
-        assert_eq!(breaker.admit(1_000), Ok(()));
-        assert!(breaker.admit(1_000).is_err(), "a second probe at the same time");
-        breaker.heard(false, 1_200);
+        (0..5).for_each(|_| call(&mut breaker, false, 0));
+        assert_eq!(breaker.open_for(1_000), None, "nothing holds a probe back");
+        let probe = breaker.admit(1_000).unwrap();
+        assert_eq!(breaker.admit(1_000), Err(1_000), "a second probe at the same time");
+        breaker.heard(probe, false, 1_200);
         assert_eq!(breaker.admit(1_200), Err(1_000));
-        assert_eq!(breaker.admit(2_200), Ok(()));
-        breaker.unheard();
-        assert_eq!(breaker.admit(2_300), Ok(()), "a probe without news is no answer");
-        breaker.heard(true, 2_400);
+        let probe = breaker.admit(2_200).unwrap();
+        breaker.gone(probe);
+        let probe = breaker.admit(2_300).expect("a probe without news is no answer");
+        breaker.heard(probe, true, 2_400);
         assert_eq!(breaker.state(2_400), BreakerState::Closed);
-        assert_eq!((breaker.admit(2_400), breaker.admit(2_400)), (Ok(()), Ok(())));
+        assert!(breaker.admit(2_400).is_ok() && breaker.admit(2_400).is_ok());
+    }
+
+    #[test]
+    fn nobody_need_queue_while_a_probe_is_under_way() {
+        for (open_ms, expected) in [(0, 1), (300, 300), (30_000, 1_000)] {
+            let mut breaker = Breaker::new(BreakerRules { failures_in_row: 1, open_ms });
+            call(&mut breaker, false, 0);
+            let probe = breaker.admit(open_ms).unwrap();
+            assert_eq!(breaker.open_for(open_ms), Some(expected));
+            breaker.gone(probe);
+            assert_eq!(breaker.open_for(open_ms), None);
+        }
+    }
+
+    #[test]
+    fn a_stale_call_neither_closes_nor_reopens_it() {
+        for well in [true, false] {
+            let mut breaker = breaker();
+            let stale: Vec<_> = (0..9).map(|_| breaker.admit(0).unwrap()).collect();
+            (0..5).for_each(|_| call(&mut breaker, false, 0));
+            breaker.heard(stale[0], well, 500);
+            assert_eq!(breaker.open_for(500), Some(500), "while it is open");
+            breaker.heard(stale[1], well, 1_000);
+            assert_eq!(breaker.open_for(1_000), None, "before the probe");
+            let probe = breaker.admit(1_000).unwrap();
+            breaker.heard(stale[2], well, 1_100);
+            breaker.gone(stale[3]);
+            assert!(breaker.admit(1_100).is_err(), "the probe is still under way");
+            breaker.heard(probe, true, 1_200);
+            stale[4..].iter().for_each(|stale| breaker.heard(*stale, well, 1_300));
+            assert_eq!(breaker.state(1_300), BreakerState::Closed, "after the probe");
+        }
     }
 }

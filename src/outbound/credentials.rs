@@ -1,7 +1,10 @@
 //! What a connection shows its upstream: a given token, a token signed here, or one from the upstream's sign-in.
 //!
-//! At most one sign-in is in flight for a connection, however many calls wait for it, and a refused account is not
-//! tried again for a while: some upstreams lock it out for hours. No value is logged or has a `Debug`.
+//! At most one sign-in is in flight for a connection, however many calls wait for it. A refused account is not tried
+//! again for a while, since some upstreams lock it out for hours; nor is an account whose fresh token is refused, nor, for
+//! a shorter while, a sign-in that failed. A token that still holds outlives all of that. It does not judge replies to
+//! calls: it is told whether a token was taken. No value is logged or has a `Debug`. Above 500 lines because the rules of a
+//! sign-in are one state, and their tests stand with them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,8 +26,12 @@ const BACKDATED_S: u64 = 30;
 const RENEW_AT_PERCENT: u64 = 80;
 /// What is taken as a token's life where nobody says: renewed then, and whenever it is refused.
 const DEFAULT_LIFE_S: u64 = 300;
-/// After a refused sign-in, the first pause and the longest, in milliseconds; each refusal doubles it.
+/// After a refused sign-in or a refused fresh token, the first pause and the longest, in milliseconds; each doubles it.
 const REFUSED_PAUSE_MS: (u64, u64) = (60_000, 3_600_000);
+/// The same after a sign-in that failed: no answer, or none that can be used.
+const FAILED_PAUSE_MS: (u64, u64) = (1_000, 60_000);
+/// The pause where an upstream takes no more sign-ins and does not say for how long, in seconds.
+const THROTTLED_PAUSE_S: u64 = 60;
 
 /// What a connection shows its upstream.
 pub(super) struct Wallet {
@@ -49,27 +56,50 @@ enum Source {
     Unusable,
 }
 
+/// What is known of a sign-in. Without I/O and clock: the time is an argument.
 #[derive(Default)]
 struct State {
     token: Option<Held>,
+    generation: u64,
     /// No sign-in before this moment, in the clock's milliseconds.
     not_before_ms: u64,
+    /// Whether the pause until then passes by itself, and is no refusal.
+    passes: bool,
+    /// Refused sign-ins and refused fresh tokens since a token was last accepted.
     refusals: u32,
-    generation: u64,
+    /// Failed sign-ins since one last succeeded.
+    failures: u32,
 }
 
-#[derive(Clone)]
 struct Held {
     value: HeaderValue,
     generation: u64,
     renew_at_ms: u64,
     over_at_ms: u64,
+    /// A call that showed it was not refused for it.
+    accepted: bool,
+}
+
+/// What came of a sign-in.
+enum Answer {
+    Token { value: HeaderValue, life_s: u64 },
+    Refused,
+    Throttled { wait_s: u64 },
+    Failed,
 }
 
 /// A header value, and which token it came from.
+#[derive(Clone)]
 pub(super) struct Shown {
     pub(super) value: HeaderValue,
     pub(super) generation: u64,
+}
+
+/// Why there is nothing to show.
+pub(super) struct NoCredential {
+    pub(super) lost: Lost,
+    /// A sign-in was tried just now and failed, which is news of the upstream; a refusal or a pause is none.
+    pub(super) sign_in_failed: bool,
 }
 
 impl std::fmt::Debug for Wallet {
@@ -96,27 +126,41 @@ impl Wallet {
     }
 
     /// The credential's header value, obtained first if need be.
-    pub(super) async fn show(&self, dialect: &dyn Dialect, client: &Client) -> Result<Shown, Lost> {
+    pub(super) async fn obtain(&self, dialect: &dyn Dialect, client: &Client) -> Result<Shown, NoCredential> {
+        let unusable = || unavailable(None, false);
         match &self.source {
             Source::Fixed(value) => Ok(Shown { value: value.clone(), generation: 0 }),
             Source::Signed { id_claim, subject, client_id, key } => {
-                let value = sign(id_claim, subject, client_id, key).and_then(|jwt| self.value(&jwt));
-                value.map(|value| Shown { value, generation: 0 }).ok_or_else(|| unavailable(None, false))
+                self.signed(id_claim, subject, client_id, key).ok_or_else(unusable)
             }
             Source::SignIn { credentials, state, turn } => {
                 self.signed_in(dialect, client, &credentials.credentials, state, turn).await
             }
-            Source::Unusable => Err(unavailable(None, false)),
+            Source::Unusable => Err(unusable()),
+        }
+    }
+
+    /// What to show now instead of what was obtained a while ago; `None` if that was refused and must be obtained again.
+    pub(super) fn latest(&self, shown: Shown) -> Option<Shown> {
+        match &self.source {
+            // Its short life counts from here.
+            Source::Signed { id_claim, subject, client_id, key } => self.signed(id_claim, subject, client_id, key),
+            Source::SignIn { state, .. } => lock(state).token.as_ref().map(Held::shown),
+            Source::Fixed(_) | Source::Unusable => Some(shown),
         }
     }
 
     /// The upstream refused what was shown: forget it, unless a newer one is there already.
     pub(super) fn refused(&self, generation: u64) {
         if let Source::SignIn { state, .. } = &self.source {
-            let mut state = lock(state);
-            if state.token.as_ref().is_some_and(|held| held.generation == generation) {
-                state.token = None;
-            }
+            lock(state).refused(generation, clock::now().ms);
+        }
+    }
+
+    /// The upstream did not refuse what was shown.
+    pub(super) fn accepted(&self, generation: u64) {
+        if let Source::SignIn { state, .. } = &self.source {
+            lock(state).accepted(generation);
         }
     }
 
@@ -127,67 +171,48 @@ impl Wallet {
         credentials: &Credentials,
         state: &Mutex<State>,
         turn: &tokio::sync::Mutex<()>,
-    ) -> Result<Shown, Lost> {
-        let held = lock(state).token.clone();
-        if let Some(held) = &held {
-            let now_ms = clock::now().ms;
+    ) -> Result<Shown, NoCredential> {
+        {
+            let (state, now_ms) = (lock(state), clock::now().ms);
+            if let Some(known) = state.without_asking(now_ms) {
+                return known;
+            }
             // While somebody else renews it ahead of its end, the old one still holds.
-            if now_ms < held.renew_at_ms || (now_ms < held.over_at_ms && turn.try_lock().is_err()) {
-                return Ok(Shown { value: held.value.clone(), generation: held.generation });
+            if let Some(shown) = state.holds(now_ms).filter(|_| turn.try_lock().is_err()) {
+                return Ok(shown);
             }
         }
         let _turn = turn.lock().await;
-        let now_ms = clock::now().ms;
-        {
-            let state = lock(state);
-            if let Some(held) = state.token.as_ref().filter(|held| now_ms < held.renew_at_ms) {
-                return Ok(Shown { value: held.value.clone(), generation: held.generation });
-            }
-            if now_ms < state.not_before_ms {
-                let wait_s = (state.not_before_ms - now_ms).div_ceil(1_000);
-                return Err(unavailable(Some(wait_s), false));
-            }
+        let asked_ms = clock::now().ms;
+        if let Some(known) = lock(state).without_asking(asked_ms) {
+            return known;
         }
         let reading = self.ask(dialect, client, credentials).await;
         if !matches!(reading, Ok(SignInReading::Token { .. })) {
             let what = reading.as_ref().map_or_else(|_| "no answer".to_owned(), |reading| format!("{reading:?}"));
             tracing::warn!(answer = what, "the upstream gave no credential: check the connection's credentials");
         }
-        let mut state = lock(state);
-        match reading {
-            Ok(SignInReading::Token { value, lifetime_s }) => {
-                let Some(value) = self.value(&value) else { return Err(unavailable(None, true)) };
-                let life_ms = lifetime_s.unwrap_or(DEFAULT_LIFE_S).saturating_mul(1_000);
-                state.generation += 1;
-                state.refusals = 0;
-                let held = Held {
-                    value: value.clone(),
-                    generation: state.generation,
-                    renew_at_ms: now_ms.saturating_add(life_ms.saturating_mul(RENEW_AT_PERCENT) / 100),
-                    over_at_ms: now_ms.saturating_add(life_ms),
-                };
-                let generation = held.generation;
-                state.token = Some(held);
-                Ok(Shown { value, generation })
-            }
-            Ok(SignInReading::Refused) => {
-                let (first, most) = REFUSED_PAUSE_MS;
-                let pause_ms = first.saturating_mul(1 << state.refusals.min(16)).min(most);
-                state.refusals += 1;
-                state.not_before_ms = now_ms + pause_ms;
-                Err(unavailable(Some(pause_ms.div_ceil(1_000)), false))
-            }
-            Ok(SignInReading::Throttled(wait)) => {
-                let wait_s = match wait {
+        let now = clock::now();
+        let answer = match reading {
+            Ok(SignInReading::Token { value, lifetime_s }) => match self.value(&value) {
+                // A life of no time at all would mean a sign-in for every call.
+                Some(value) => {
+                    let life_s = lifetime_s.filter(|life_s| *life_s > 0).unwrap_or(DEFAULT_LIFE_S);
+                    Answer::Token { value, life_s }
+                }
+                None => Answer::Failed,
+            },
+            Ok(SignInReading::Refused) => Answer::Refused,
+            Ok(SignInReading::Throttled(wait)) => Answer::Throttled {
+                wait_s: match wait {
                     Some(Wait::For(seconds)) => seconds,
-                    Some(Wait::Until(moment)) => moment.saturating_sub(clock::now().unix_s),
-                    None => 60,
-                };
-                state.not_before_ms = now_ms.saturating_add(wait_s.saturating_mul(1_000));
-                Err(unavailable(Some(wait_s), false))
-            }
-            Ok(SignInReading::Unusable) | Err(_) => Err(unavailable(None, true)),
-        }
+                    Some(Wait::Until(moment)) => moment.saturating_sub(now.unix_s),
+                    None => THROTTLED_PAUSE_S,
+                },
+            },
+            Ok(SignInReading::Unusable) | Err(_) => Answer::Failed,
+        };
+        lock(state).learn(answer, asked_ms, now.ms)
     }
 
     /// One sign-in. Whatever goes wrong with it, no delete was sent.
@@ -210,11 +235,109 @@ impl Wallet {
         client.send(request).await.map(|reply| sign_in.read(&reply))
     }
 
+    fn signed(&self, id_claim: &str, subject: &str, client_id: &str, key: &jsonwebtoken::EncodingKey) -> Option<Shown> {
+        let value = self.value(&sign(id_claim, subject, client_id, key)?)?;
+        Some(Shown { value, generation: 0 })
+    }
+
     fn value(&self, token: &str) -> Option<HeaderValue> {
         let mut value = HeaderValue::try_from(format!("{}{token}", self.auth.prefix)).ok()?;
         value.set_sensitive(true);
         Some(value)
     }
+}
+
+impl State {
+    /// The token, as long as it holds.
+    fn holds(&self, now_ms: u64) -> Option<Shown> {
+        self.token.as_ref().filter(|held| now_ms < held.over_at_ms).map(Held::shown)
+    }
+
+    /// What there is to show without a sign-in; `None` if it is time for one.
+    fn without_asking(&self, now_ms: u64) -> Option<Result<Shown, NoCredential>> {
+        if let Some(held) = self.token.as_ref().filter(|held| now_ms < held.renew_at_ms) {
+            return Some(Ok(held.shown()));
+        }
+        (now_ms < self.not_before_ms).then(|| self.holds(now_ms).ok_or_else(|| self.paused(now_ms)))
+    }
+
+    /// Takes in a sign-in that began at `asked_ms` and ended now, and says what there is to show after it.
+    fn learn(&mut self, answer: Answer, asked_ms: u64, now_ms: u64) -> Result<Shown, NoCredential> {
+        let mut sign_in_failed = false;
+        match answer {
+            Answer::Token { value, life_s } => {
+                self.generation += 1;
+                self.failures = 0;
+                let life_ms = life_s.saturating_mul(1_000);
+                let held = Held {
+                    value,
+                    generation: self.generation,
+                    renew_at_ms: asked_ms.saturating_add(life_ms.saturating_mul(RENEW_AT_PERCENT) / 100),
+                    over_at_ms: asked_ms.saturating_add(life_ms),
+                    accepted: false,
+                };
+                // However short its life is said to be, the call that obtained it shows it.
+                return Ok(self.token.insert(held).shown());
+            }
+            Answer::Refused => self.refuse(now_ms),
+            Answer::Throttled { wait_s } => self.pause(wait_s.saturating_mul(1_000), false, now_ms),
+            Answer::Failed => {
+                self.pause(doubled(FAILED_PAUSE_MS, self.failures), true, now_ms);
+                self.failures = self.failures.saturating_add(1);
+                sign_in_failed = true;
+            }
+        }
+        // A renewal ahead of time that comes to nothing is no reason to give up a token that holds.
+        self.holds(now_ms).ok_or_else(|| NoCredential { sign_in_failed, ..self.paused(now_ms) })
+    }
+
+    /// A call that showed this token was refused for it.
+    fn refused(&mut self, generation: u64, now_ms: u64) {
+        let Some(held) = self.token.take_if(|held| held.generation == generation) else { return };
+        // Another one would hardly fare better, and to sign in for every call is to run into a lock-out. One that was
+        // accepted before, or is over, has simply come to its end.
+        if !held.accepted && now_ms < held.over_at_ms {
+            self.refuse(now_ms);
+        }
+    }
+
+    /// A call that showed this token was not refused for it.
+    fn accepted(&mut self, generation: u64) {
+        if let Some(held) = self.token.as_mut().filter(|held| held.generation == generation) {
+            held.accepted = true;
+            // Not reset by the sign-in alone, or refused fresh tokens would never make the pause any longer.
+            self.refusals = 0;
+        }
+    }
+
+    fn refuse(&mut self, now_ms: u64) {
+        self.pause(doubled(REFUSED_PAUSE_MS, self.refusals), false, now_ms);
+        self.refusals = self.refusals.saturating_add(1);
+    }
+
+    fn pause(&mut self, ms: u64, passes: bool, now_ms: u64) {
+        let until_ms = now_ms.saturating_add(ms);
+        // What the upstream asked for may be longer.
+        if until_ms > self.not_before_ms {
+            (self.not_before_ms, self.passes) = (until_ms, passes);
+        }
+    }
+
+    fn paused(&self, now_ms: u64) -> NoCredential {
+        let left_s = self.not_before_ms.saturating_sub(now_ms).div_ceil(1_000);
+        unavailable(Some(left_s), self.passes)
+    }
+}
+
+impl Held {
+    fn shown(&self) -> Shown {
+        Shown { value: self.value.clone(), generation: self.generation }
+    }
+}
+
+/// The pause after `before` others of its kind.
+fn doubled((first, most): (u64, u64), before: u32) -> u64 {
+    first.saturating_mul(1 << before.min(16)).min(most)
 }
 
 impl CredentialValue {
@@ -267,11 +390,141 @@ fn sign(id_claim: &str, subject: &str, client_id: &str, key: &jsonwebtoken::Enco
     jsonwebtoken::encode(&jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256), &claims, key).ok()
 }
 
-fn unavailable(wait_s: Option<u64>, again: bool) -> Lost {
+fn unavailable(wait_s: Option<u64>, again: bool) -> NoCredential {
     let fault = Fault::new(FaultCode::CredentialUnavailable).wait(wait_s.map(Wait::For));
-    Lost::NotSent { fault, again }
+    NoCredential { lost: Lost::NotSent { fault, again }, sign_in_failed: false }
 }
 
 fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Signs in at once; the token holds for 100 s and is due for renewal after 80.
+    fn token(state: &mut State, now_ms: u64) -> u64 {
+        let answer = Answer::Token { value: HeaderValue::from_static("t"), life_s: 100 };
+        state.learn(answer, now_ms, now_ms).ok().unwrap().generation
+    }
+
+    /// The generation that is shown, or for how many seconds there is none and whether that passes by itself.
+    fn told(shown: Result<Shown, NoCredential>) -> Result<u64, (u64, bool)> {
+        match shown {
+            Ok(shown) => Ok(shown.generation),
+            Err(NoCredential { lost: Lost::NotSent { fault, again }, .. }) => {
+                assert_eq!(fault.code, FaultCode::CredentialUnavailable);
+                let Some(Wait::For(wait_s)) = fault.wait else { panic!("{fault:?}") };
+                Err((wait_s, again))
+            }
+            Err(missing) => panic!("{:?}", missing.lost),
+        }
+    }
+
+    fn known(state: &State, now_ms: u64) -> Option<Result<u64, (u64, bool)>> {
+        state.without_asking(now_ms).map(told)
+    }
+
+    fn failed() -> [Answer; 3] {
+        [Answer::Refused, Answer::Throttled { wait_s: 60 }, Answer::Failed]
+    }
+
+    #[test]
+    fn each_fresh_token_that_is_refused_doubles_the_pause() {
+        let (mut state, mut now_ms) = (State::default(), 0);
+        for pause_s in [60, 120, 240, 480, 960, 1_920, 3_600, 3_600] {
+            let generation = token(&mut state, now_ms);
+            state.refused(generation, now_ms);
+            assert_eq!(known(&state, now_ms), Some(Err((pause_s, false))));
+            state.refused(generation, now_ms);
+            assert_eq!(known(&state, now_ms + 1_000), Some(Err((pause_s - 1, false))), "it is refused once");
+            now_ms += pause_s * 1_000;
+            assert_eq!(known(&state, now_ms), None);
+        }
+        let generation = token(&mut state, now_ms);
+        state.accepted(generation);
+        state.refused(generation, now_ms);
+        let generation = token(&mut state, now_ms);
+        state.refused(generation, now_ms);
+        assert_eq!(known(&state, now_ms), Some(Err((60, false))), "an accepted one ends the row");
+    }
+
+    #[test]
+    fn a_token_that_was_accepted_or_is_over_is_renewed_at_once() {
+        let mut state = State::default();
+        let generation = token(&mut state, 0);
+        state.accepted(generation);
+        state.refused(generation, 1_000);
+        assert_eq!(known(&state, 1_000), None);
+        let generation = token(&mut state, 1_000);
+        state.refused(generation, 101_000);
+        assert_eq!(known(&state, 101_000), None);
+    }
+
+    #[test]
+    fn news_of_an_older_token_says_nothing_of_a_newer_one() {
+        let mut state = State::default();
+        let old = token(&mut state, 0);
+        let new = token(&mut state, 0);
+        state.refused(old, 0);
+        assert_eq!(known(&state, 0), Some(Ok(new)));
+        state.accepted(old);
+        state.refused(new, 0);
+        assert_eq!(known(&state, 0), Some(Err((60, false))));
+    }
+
+    #[test]
+    fn a_failed_sign_in_is_followed_by_a_short_pause_that_doubles() {
+        let (mut state, mut now_ms) = (State::default(), 0);
+        for pause_s in [1, 2, 4, 8, 16, 32, 60, 60] {
+            let missing = state.learn(Answer::Failed, now_ms, now_ms).err().unwrap();
+            assert!(missing.sign_in_failed);
+            assert_eq!(told(Err(missing)), Err((pause_s, true)));
+            let end_ms = now_ms + pause_s * 1_000;
+            assert_eq!(known(&state, end_ms - 1), Some(Err((1, true))));
+            assert!(!state.paused(end_ms - 1).sign_in_failed, "to wait is no news");
+            assert_eq!(known(&state, end_ms), None);
+            now_ms = end_ms;
+        }
+        token(&mut state, now_ms);
+        let over_ms = now_ms + 100_000;
+        assert_eq!(told(state.learn(Answer::Failed, over_ms, over_ms)), Err((1, true)), "a success ends the row");
+    }
+
+    #[test]
+    fn a_pause_counts_from_the_end_of_the_sign_in_and_a_life_from_its_start() {
+        let mut state = State::default();
+        assert_eq!(told(state.learn(Answer::Failed, 0, 30_000)), Err((1, true)));
+        assert_eq!(known(&state, 30_999), Some(Err((1, true))));
+        let answer = Answer::Token { value: HeaderValue::from_static("t"), life_s: 100 };
+        assert_eq!(told(state.learn(answer, 31_000, 61_000)), Ok(1));
+        assert_eq!((known(&state, 110_999), known(&state, 111_000)), (Some(Ok(1)), None));
+    }
+
+    #[test]
+    fn a_token_that_holds_outlives_the_failure_of_its_renewal() {
+        for answer in failed() {
+            let mut state = State::default();
+            let generation = token(&mut state, 0);
+            assert_eq!((known(&state, 79_999), known(&state, 80_000)), (Some(Ok(generation)), None));
+            assert_eq!(told(state.learn(answer, 80_000, 99_500)), Ok(generation));
+            assert_eq!(known(&state, 99_999), Some(Ok(generation)), "the pause holds for the next renewal");
+            assert!(matches!(known(&state, 100_000), Some(Err(_))), "until the token is over");
+        }
+        for answer in failed() {
+            let mut state = State::default();
+            token(&mut state, 0);
+            assert!(state.learn(answer, 80_000, 100_000).is_err(), "it ended while the renewal was under way");
+        }
+    }
+
+    #[test]
+    fn a_shorter_pause_does_not_cut_a_longer_one() {
+        let mut state = State::default();
+        let generation = token(&mut state, 0);
+        assert_eq!(told(state.learn(Answer::Throttled { wait_s: 10_800 }, 80_000, 80_000)), Ok(generation));
+        state.refused(generation, 80_000);
+        assert_eq!(known(&state, 80_000), Some(Err((10_800, false))));
+    }
 }

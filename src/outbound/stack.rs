@@ -1,7 +1,8 @@
-//! One upstream's stack: metrics › breaker › pace › concurrency › credential › timeout › client.
+//! One upstream's stack: metrics › lanes › pace › credential › places › breaker › timeout › client.
 //!
 //! A call passes it in two steps, so that the intent can be put down between them: `admit` waits until the call may
-//! go out, `send` lets it go. One attempt in; one reply, or how it was lost, out. What a reply means is not known here.
+//! go out, `send` lets it go. Whatever becomes of a permit, its places and a probe end with it. One attempt in; one
+//! reply, or how it was lost, out. What a reply means is not known here.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,9 +12,9 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::breaker::{Breaker, BreakerRules, BreakerState};
+use super::breaker::{Breaker, BreakerRules, BreakerState, Pass};
 use super::client::{Client, ClientRules};
-use super::credentials::{Shown, Wallet};
+use super::credentials::{NoCredential, Shown, Wallet};
 use super::pace::Pace;
 use crate::clock;
 use crate::engine::{Lost, Signal};
@@ -46,7 +47,7 @@ pub struct Outbound {
 pub struct Upstream {
     dialect: Arc<dyn Dialect>,
     client: Client,
-    breaker: Mutex<Breaker>,
+    breaker: Arc<Mutex<Breaker>>,
     pace: Pace,
     lanes: Arc<Semaphore>,
     max_in_flight: usize,
@@ -56,10 +57,18 @@ pub struct Upstream {
     metrics: CallMetrics,
 }
 
-/// Leave for one call to go out.
+/// Leave for one call to go out. Dropped without a word, it is given back unused.
 pub struct Permit {
-    _places: [OwnedSemaphorePermit; 3],
+    // Dropped first: whoever waits for a place must not find a probe that is over.
+    leave: Leave,
     shown: Shown,
+    _places: [OwnedSemaphorePermit; 3],
+}
+
+/// A pass that the breaker gave, and that it gets to know the end of.
+struct Leave {
+    breaker: Arc<Mutex<Breaker>>,
+    pass: Pass,
 }
 
 impl Outbound {
@@ -91,10 +100,10 @@ impl Outbound {
         Ok(Upstream {
             dialect: Arc::clone(&connection.dialect),
             client,
-            breaker: Mutex::new(Breaker::new(BreakerRules {
+            breaker: Arc::new(Mutex::new(Breaker::new(BreakerRules {
                 failures_in_row: breaker_failures,
                 open_ms: breaker_open_ms,
-            })),
+            }))),
             pace: Pace::new(connection.limits.rate),
             lanes: Arc::new(Semaphore::new(connection.limits.max_in_flight)),
             max_in_flight: connection.limits.max_in_flight,
@@ -119,24 +128,46 @@ impl Upstream {
     }
 
     async fn wait_for_leave(&self) -> Result<Permit, Lost> {
-        // An open breaker is no reason to queue.
-        if let Some(wait_ms) = self.breaker().open_for(clock::now().ms) {
-            return Err(Lost::CircuitOpen { wait_ms });
-        }
+        // An open breaker is no reason to queue, and what waited meanwhile need not go on waiting.
+        self.left_alone()?;
         // Own lanes first: a connection that is busy must not hold places that others could use.
         let lane = place(&self.lanes).await?;
+        self.left_alone()?;
         self.pace.pass().await;
-        let of_tenant = place(&self.of_tenant).await?;
-        let in_flight = place(&self.in_flight).await?;
-        // Asked again at the end, so that a probe is under way as soon as it is allowed.
-        let admitted = self.breaker().admit(clock::now().ms);
-        admitted.map_err(|wait_ms| Lost::CircuitOpen { wait_ms })?;
-        self.show_breaker();
-        // Whatever ends this before the call goes out, a probe must not stay open.
-        let unheard = Unheard { breaker: &self.breaker, armed: true };
-        let shown = self.wallet.show(&*self.dialect, &self.client).await?;
-        unheard.disarm();
-        Ok(Permit { _places: [lane, of_tenant, in_flight], shown })
+        self.left_alone()?;
+        loop {
+            // Nor must one whose sign-in hangs.
+            let shown = self.wallet.obtain(&*self.dialect, &self.client).await;
+            let shown = shown.map_err(|missing| self.signed_out(missing))?;
+            let of_tenant = place(&self.of_tenant).await?;
+            let in_flight = place(&self.in_flight).await?;
+            // It can have been refused or renewed while this call waited for its places.
+            let Some(shown) = self.wallet.latest(shown) else { continue };
+            // Asked at the end, so that a probe is under way as soon as it is allowed.
+            let admitted = self.breaker().admit(clock::now().ms);
+            let pass = admitted.map_err(|wait_ms| Lost::CircuitOpen { wait_ms })?;
+            self.show_breaker();
+            let leave = Leave { breaker: Arc::clone(&self.breaker), pass };
+            return Ok(Permit { leave, shown, _places: [lane, of_tenant, in_flight] });
+        }
+    }
+
+    fn left_alone(&self) -> Result<(), Lost> {
+        match self.breaker().open_for(clock::now().ms) {
+            Some(wait_ms) => Err(Lost::CircuitOpen { wait_ms }),
+            None => Ok(()),
+        }
+    }
+
+    /// A call that gets no credential. One whose sign-in failed stands for a call that failed, a probe included.
+    fn signed_out(&self, missing: NoCredential) -> Lost {
+        if missing.sign_in_failed {
+            let admitted = self.breaker().admit(clock::now().ms);
+            if let Ok(pass) = admitted {
+                self.heard_of(pass, false);
+            }
+        }
+        missing.lost
     }
 
     /// Sends a call once. `heard` must be told what its reply was worth.
@@ -149,26 +180,23 @@ impl Upstream {
         if let Err(lost) = &reply
             && !matches!(lost, Lost::CircuitOpen { .. })
         {
-            self.heard_of(false);
+            self.heard_of(permit.leave.pass, false);
         }
         reply
     }
 
     /// What a reply was worth, once it has been read.
     pub fn heard(&self, permit: &Permit, signal: Signal) {
-        self.heard_of(!signal.failing);
+        self.heard_of(permit.leave.pass, !signal.failing);
         if signal.credential_refused {
             tracing::warn!("the upstream does not accept the connection's credential");
             self.wallet.refused(permit.shown.generation);
+        } else {
+            self.wallet.accepted(permit.shown.generation);
         }
         if let Some(hold_ms) = signal.hold_ms {
             self.pace.hold(hold_ms);
         }
-    }
-
-    /// A permit that is given back unused.
-    pub fn unused(&self, _: &Permit) {
-        self.breaker().unheard();
     }
 
     /// Whether another credential could be had when one is refused.
@@ -186,12 +214,12 @@ impl Upstream {
         self.breaker().state(clock::now().ms)
     }
 
-    fn heard_of(&self, well: bool) {
+    fn heard_of(&self, pass: Pass, well: bool) {
         let now_ms = clock::now().ms;
         let (before, after) = {
             let mut breaker = self.breaker();
             let before = breaker.state(now_ms);
-            breaker.heard(well, now_ms);
+            breaker.heard(pass, well, now_ms);
             (before, breaker.state(now_ms))
         };
         self.metrics.breaker(after);
@@ -213,23 +241,9 @@ impl Upstream {
     }
 }
 
-/// Tells the breaker, when it is dropped, that a call which passed it brings no news.
-struct Unheard<'b> {
-    breaker: &'b Mutex<Breaker>,
-    armed: bool,
-}
-
-impl Unheard<'_> {
-    fn disarm(mut self) {
-        self.armed = false;
-    }
-}
-
-impl Drop for Unheard<'_> {
+impl Drop for Leave {
     fn drop(&mut self) {
-        if self.armed {
-            self.breaker.lock().unwrap_or_else(PoisonError::into_inner).unheard();
-        }
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner).gone(self.pass);
     }
 }
 
@@ -237,4 +251,232 @@ impl Drop for Unheard<'_> {
 async fn place(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Lost> {
     let closed = |_| Lost::NotSent { fault: Fault::new(FaultCode::Cancelled), again: false };
     Arc::clone(places).acquire_owned().await.map_err(closed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::time::Duration;
+
+    use adapters::{DIALECTS, Grant, Identifier, Registration, Slot, Target, Wait};
+
+    use super::*;
+    use crate::mock::{Fault as Mishap, Mock};
+    use crate::tenants::{CredentialValue, Credentials, Limits, RetryPolicy, Timeouts};
+
+    const FAILING: Signal = Signal { failing: true, credential_refused: false, hold_ms: None };
+    const REFUSED: Signal = Signal { failing: false, credential_refused: true, hold_ms: None };
+
+    /// A way out with one place for everybody, whose breakers open at the first failure and let a probe go at once.
+    fn outbound() -> Outbound {
+        Outbound::new(Rules { max_in_flight: 1, max_in_flight_per_tenant: 1, breaker_failures: 1, breaker_open_ms: 0 })
+    }
+
+    /// The first dialect whose example shows a credential of this kind.
+    fn dialect(signs_in: bool) -> &'static Registration {
+        let grant = |each: &&Registration| matches!(form(each).1.grant, Grant::SignIn);
+        DIALECTS.iter().find(|each| grant(each) == signs_in).unwrap()
+    }
+
+    /// The example's credentials and the form that they have.
+    fn form(registration: &Registration) -> (toml::Table, &'static adapters::CredentialForm) {
+        let example: toml::Table = registration.example.parse().unwrap();
+        let members = example["credentials"].as_table().unwrap().clone();
+        let fits = |form: &&adapters::CredentialForm| form.members.iter().all(|each| members.contains_key(each.name));
+        let form = registration.profile.auth.forms.iter().find(fits).unwrap();
+        (members, form)
+    }
+
+    /// A connection with a table as a mock gives it.
+    fn connection(registration: &'static Registration, mut table: toml::Table, lanes: usize) -> Arc<Connection> {
+        let base_url = table["base_url"].as_str().unwrap().to_owned();
+        let given = table.remove("credentials").unwrap();
+        let member = |name: &'static str| {
+            let text = given[name].as_str().unwrap();
+            (name, CredentialValue::Secret(text.strip_prefix("plain:").unwrap_or(text).to_owned().into()))
+        };
+        let form = form(registration).1;
+        for key in ["dialect", "allow_http", "allow_private"] {
+            table.remove(key);
+        }
+        let dialect = (registration.open)(serde_json::to_value(table).unwrap()).unwrap();
+        Arc::new(Connection {
+            name: "c".into(),
+            tenant: "acme".into(),
+            registration,
+            dialect: dialect.into(),
+            base_url,
+            credentials: Credentials {
+                grant: &form.grant,
+                members: form.members.iter().map(|each| member(each.name)).collect(),
+            },
+            allow_http: true,
+            allow_private: true,
+            limits: Limits { rate: None, max_in_flight: lanes, pool_idle_ms: 1_000, max_response_bytes: 1 << 20 },
+            timeouts: Timeouts { connect_ms: 10_000, response_ms: 20_000 },
+            retry: RetryPolicy { max_attempts: 4, base_ms: 1, cap_ms: 1 },
+        })
+    }
+
+    /// An upstream that nothing is sent to: a token is at hand, and no test here lets a call go.
+    fn fixed(outbound: &Outbound, lanes: usize) -> Upstream {
+        let registration = dialect(false);
+        outbound.open(&connection(registration, registration.example.parse().unwrap(), lanes)).unwrap()
+    }
+
+    async fn mock(registration: &'static Registration) -> Mock {
+        Mock::start(registration, (Ipv4Addr::LOCALHOST, 0).into()).await.unwrap()
+    }
+
+    /// An upstream whose sign-in goes to this listener instead of a mock.
+    async fn elsewhere(outbound: &Outbound, listener: &TcpListener, lanes: usize) -> Upstream {
+        let registration = dialect(true);
+        let mock = mock(registration).await;
+        let table = mock.connection_toml().to_string();
+        let table = table.replace(&mock.addr().to_string(), &listener.local_addr().unwrap().to_string());
+        outbound.open(&connection(registration, table.parse().unwrap(), lanes)).unwrap()
+    }
+
+    /// What stands in the way of a call, unless it still waits for leave after ten seconds.
+    async fn admit(upstream: &Upstream) -> Result<Permit, Lost> {
+        upstream.admit(Some(Instant::now() + Duration::from_secs(10))).await
+    }
+
+    fn a_call(registration: &Registration, upstream: &Upstream) -> Call {
+        let forms = ["7000001", "00000000000000000000000a", "91c615e3-1040-4815-8ecb-00000000000a"];
+        let mut ids = forms.into_iter().map(|text| Identifier::Id(text.into()));
+        let identifier = ids.find(|id| registration.profile.admit(id).is_ok()).unwrap();
+        upstream.dialect.plan(&[Target { slot: Slot(0), identifier }]).calls.remove(0)
+    }
+
+    fn wait_for_credential(admitted: Result<Permit, Lost>) -> (Option<Wait>, bool) {
+        match admitted.err() {
+            Some(Lost::NotSent { fault, again }) if fault.code == FaultCode::CredentialUnavailable => {
+                (fault.wait, again)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn sign_ins(mock: &Mock) -> usize {
+        mock.journal().iter().filter(|entry| entry.sign_in).count()
+    }
+
+    #[tokio::test]
+    async fn a_sign_in_that_hangs_keeps_nobody_else_waiting() {
+        // The system takes the connection; nobody ever answers on it.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let outbound = outbound();
+        let hanging = elsewhere(&outbound, &listener, 1).await;
+        let other = fixed(&outbound, 1);
+        let mut hangs = std::pin::pin!(hanging.admit(None));
+        let accepted = tokio::task::spawn_blocking(move || listener.accept().map(|_| listener));
+        // Keeps the first going until its sign-in is under way.
+        let _listener = tokio::select! {
+            _ = &mut hangs => panic!("admitted without a credential"),
+            accepted = accepted => accepted.unwrap().unwrap(),
+        };
+        tokio::select! {
+            biased;
+            admitted = admit(&other) => assert!(admitted.is_ok(), "the same tenant's other connection waits"),
+            _ = &mut hangs => panic!("admitted without a credential"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_sign_in_is_one_failure_and_one_pause_for_all_who_wait() {
+        let rules = Rules { breaker_failures: 2, breaker_open_ms: 60_000, ..outbound().rules };
+        let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let upstream = elsewhere(&Outbound::new(rules), &nobody, 20).await;
+        drop(nobody);
+        let all = futures_util::future::join_all((0..20).map(|_| admit(&upstream))).await;
+        for admitted in all {
+            assert_eq!(wait_for_credential(admitted), (Some(Wait::For(1)), true));
+        }
+        assert_eq!(upstream.breaker_state(), BreakerState::Closed, "more than one sign-in was tried");
+    }
+
+    #[tokio::test]
+    async fn failed_sign_ins_open_the_breaker() {
+        let rules = Rules { breaker_open_ms: 60_000, ..outbound().rules };
+        let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let upstream = elsewhere(&Outbound::new(rules), &nobody, 1).await;
+        drop(nobody);
+        wait_for_credential(admit(&upstream).await);
+        assert_eq!(upstream.breaker_state(), BreakerState::Open);
+        assert!(matches!(admit(&upstream).await, Err(Lost::CircuitOpen { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_fresh_token_that_is_refused_is_no_reason_to_sign_in_again_at_once() {
+        let registration = dialect(true);
+        let mock = mock(registration).await;
+        let upstream = outbound().open(&connection(registration, mock.connection_toml(), 1)).unwrap();
+        mock.fault_always(Some(Mishap::Empty(401)));
+        let call = a_call(registration, &upstream);
+        for signal in [Signal::default(), REFUSED, REFUSED] {
+            let permit = admit(&upstream).await.ok().unwrap();
+            assert_eq!(upstream.send(&permit, &call).await.unwrap().status(), 401);
+            upstream.heard(&permit, signal);
+        }
+        // The first token was accepted once, so it was renewed; the second never was.
+        for _ in 0..3 {
+            assert_eq!(wait_for_credential(admit(&upstream).await), (Some(Wait::For(60)), false));
+        }
+        assert_eq!((sign_ins(&mock), mock.journal().len()), (2, 5));
+        mock.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_refused_while_a_call_waits_for_its_place_is_not_shown() {
+        let registration = dialect(true);
+        let mock = mock(registration).await;
+        let upstream = outbound().open(&connection(registration, mock.connection_toml(), 2)).unwrap();
+        let first = admit(&upstream).await.ok().unwrap();
+        let mut waits = std::pin::pin!(admit(&upstream));
+        // Polled once, it has the token and waits for the place that the first one holds.
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        upstream.heard(&first, REFUSED);
+        drop(first);
+        wait_for_credential(waits.await);
+        mock.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_probe_ends_with_its_permit() {
+        let upstream = fixed(&outbound(), 2);
+        upstream.heard(&admit(&upstream).await.ok().unwrap(), FAILING);
+        assert_eq!(upstream.breaker_state(), BreakerState::HalfOpen);
+        for _ in 0..3 {
+            let probe = admit(&upstream).await.expect("the last probe is still open");
+            assert!(matches!(admit(&upstream).await, Err(Lost::CircuitOpen { wait_ms: 1 })));
+            drop(probe);
+        }
+        let probe = admit(&upstream).await.ok().unwrap();
+        upstream.heard(&probe, Signal::default());
+        assert_eq!(upstream.breaker_state(), BreakerState::Closed);
+    }
+
+    #[tokio::test]
+    async fn while_a_probe_is_under_way_nobody_queues_for_a_lane() {
+        let upstream = fixed(&outbound(), 1);
+        upstream.heard(&admit(&upstream).await.ok().unwrap(), FAILING);
+        let _probe = admit(&upstream).await.ok().unwrap();
+        assert!(matches!(admit(&upstream).await, Err(Lost::CircuitOpen { .. })));
+    }
+
+    #[tokio::test]
+    async fn only_the_probe_decides() {
+        for signal in [Signal::default(), FAILING] {
+            let upstream =
+                fixed(&Outbound::new(Rules { max_in_flight: 3, max_in_flight_per_tenant: 3, ..outbound().rules }), 3);
+            let stale = admit(&upstream).await.ok().unwrap();
+            upstream.heard(&admit(&upstream).await.ok().unwrap(), FAILING);
+            let _probe = admit(&upstream).await.ok().unwrap();
+            upstream.heard(&stale, signal);
+            drop(stale);
+            assert_eq!(upstream.breaker_state(), BreakerState::HalfOpen);
+            assert!(admit(&upstream).await.is_err(), "the probe is still under way");
+        }
+    }
 }
