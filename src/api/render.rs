@@ -201,3 +201,28 @@ fn message(settled: &Settled, code: FaultCode, profile: Option<&'static Profile>
 fn describe(rule: &IdentifierRule) -> String {
     format!("`{}`: {}", rule.kind.as_str(), rule.syntax)
 }
+
+#[cfg(test)]
+mod tests {
+    use adapters::Fault;
+
+    use super::*;
+
+    #[test]
+    fn no_message_says_more_than_the_outcome() {
+        for code in FaultCode::ALL {
+            let fault = Fault::new(code);
+            let doubt = Settled { sent: true, ..Settled::unknown(&fault, 2, Retry::Safe) };
+            let text = message(&doubt, code, None);
+            for claim in ["nothing was sent", "was not processed", "was not sent", "was not deleted"] {
+                assert!(!text.contains(claim), "{code:?}: {text}");
+            }
+            assert!(text.contains("may") || code == FaultCode::AcceptedUnconfirmed, "{code:?}: {text}");
+            let tried = Settled { sent: true, ..Settled::fault(&fault, 2, Retry::Safe) };
+            let sent_for_sure = !matches!(code.outcome(), Outcome::Skipped) && code != FaultCode::InvalidIdentifier;
+            if sent_for_sure && code != FaultCode::UnsupportedIdentifier {
+                assert!(!message(&tried, code, None).contains("nothing was sent"), "{code:?}");
+            }
+        }
+    }
+}

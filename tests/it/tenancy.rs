@@ -131,3 +131,53 @@ async fn what_is_another_tenants_does_not_exist() {
     assert!(ours.holds(&id(contact)) && theirs.holds(&id(contact)));
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn a_tenants_waiting_requests_leave_places_to_the_others() {
+    let (slow, fast) = (mock("wethod").await, mock("wethod").await);
+    let gateway = Setup::new()
+        .set("server.drain_ms", 1)
+        .set("server.max_requests_in_flight", 8)
+        .mock("stalled", "c", &slow, |_| {})
+        .mock("quick", "c", &fast, |_| {})
+        .start()
+        .await;
+    slow.fault_always(Some(Fault::Stall));
+    let bodies: Vec<_> = ids("wethod", 10).iter().map(|each| json!({ "contacts": [each] })).collect();
+    let known = ids("wethod", 1);
+    fast.seed(&id(&known[0]), false);
+    let body = json!({ "contacts": known });
+    let mut waiting = Box::pin(join_all(bodies.iter().map(|body| gateway.post("stalled", body))));
+    let other = async {
+        within("the stalled calls", slow.arrived(4)).await;
+        within("the other tenant", gateway.post("quick", &body)).await
+    };
+    // The first two wait for their deletions; had all of them, no place would be left.
+    tokio::select! {
+        _ = &mut waiting => panic!("nobody waits"),
+        answer = other => assert_eq!(answer.outcomes(), ["deleted"], "{}", answer.text),
+    }
+    drop(waiting);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn open_work_is_bounded_for_each_tenant() {
+    let (slow, fast) = (mock("wethod").await, mock("wethod").await);
+    let gateway = Setup::new()
+        .set("server.drain_ms", 1)
+        .set("deletions.max_open_contacts_per_tenant", 3)
+        .mock("stalled", "c", &slow, |_| {})
+        .mock("quick", "c", &fast, |_| {})
+        .start()
+        .await;
+    slow.fault_always(Some(Fault::Stall));
+    gateway.post_async("stalled", &json!({ "contacts": ids("wethod", 3) })).await;
+    let more = gateway.post("stalled", &json!({ "contacts": ids("wethod", 1) })).await;
+    more.is_problem(503, "overloaded", "a fourth contact");
+    assert!(more.headers.contains_key("retry-after"));
+    assert_eq!(more.json["attempted"], false);
+    let other = gateway.post("quick", &json!({ "contacts": ids("wethod", 3) })).await;
+    assert_eq!(other.status, 200, "{}", other.text);
+    gateway.stop().await;
+}
