@@ -203,6 +203,19 @@ fn an_error_beside_results_is_a_contradiction() {
 }
 
 #[test]
+fn an_error_that_cannot_be_read_is_not_left_out_of_account() {
+    let result = format!(r#""result":[{{"link_id":"{A}","success":true,"extended_info":"deleted"}}]"#);
+    for error in [r#""error":{"code":"x","code":"y"}"#, r#""error":"Log In","error":null"#, r#""error":1e999"#] {
+        for finding in findings(200, &format!("{{{error},{result}}}")) {
+            assert!(
+                matches!(&finding, Finding::Fault(fault) if fault.code.as_str() == "response_unreadable"),
+                "{error}"
+            );
+        }
+    }
+}
+
+#[test]
 fn the_upstreams_own_word_is_kept() {
     let words = |status, body: Value| -> Vec<_> {
         let kept = |finding| match finding {
