@@ -55,10 +55,10 @@ pub(super) async fn create(State(api): State<Api>, caller: Caller, request: Requ
     let preferences = Preferences::read(&parts.headers, api.limits.max_wait_s);
     let carried = carry_out(&api, submission, preferences.wait).await?;
     let response = match &carried.finished {
-        Some(stored) => Ok(answer(&caller, stored)),
+        Some(stored) => answer(&caller, stored),
         None => answer_unfinished(&api, &caller, carried.id, &preferences).await,
     };
-    response.map(|response| carried.mark(response))
+    Ok(carried.mark(response))
 }
 
 /// `DELETE /v1/connections/{connection}/contacts/{id}`
@@ -88,7 +88,7 @@ pub(super) async fn shorthand(
     let carried = carry_out(&api, submission, preferences.wait).await?;
     let response = match &carried.finished {
         Some(stored) => answer_one(&caller, stored).unwrap_or_else(IntoResponse::into_response),
-        None => answer_unfinished(&api, &caller, carried.id, &preferences).await?,
+        None => answer_unfinished(&api, &caller, carried.id, &preferences).await,
     };
     Ok(carried.mark(response))
 }
@@ -213,7 +213,7 @@ pub(super) async fn answer_unfinished(
     caller: &Caller,
     id: DeletionId,
     preferences: &Preferences,
-) -> Result<Response, Problem> {
+) -> Response {
     let stored = api.engine.read(id).await.ok().flatten();
     // It was accepted: without a view of it, its address alone is the answer.
     let mut response = match &stored {
@@ -228,7 +228,7 @@ pub(super) async fn answer_unfinished(
     if let Some(applied) = &preferences.applied {
         headers.insert(PREFERENCE_APPLIED, applied.clone());
     }
-    Ok(response)
+    response
 }
 
 /// The shorthand's answer: 200 where the contact is absent, else a problem with its outcome.

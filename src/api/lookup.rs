@@ -82,7 +82,7 @@ pub(super) async fn cancel(
     let carried = attach(&api, id, preferences.wait).await?;
     match &carried.finished {
         Some(stored) => Ok(json(StatusCode::OK, &view(&caller, stored))),
-        None => answer_unfinished(&api, &caller, id, &preferences).await,
+        None => Ok(answer_unfinished(&api, &caller, id, &preferences).await),
     }
 }
 

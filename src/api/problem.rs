@@ -152,12 +152,6 @@ impl Problem {
         self
     }
 
-    /// Adds places at which the request breaks the contract.
-    pub fn with_errors(mut self, errors: Vec<Violation>) -> Self {
-        self.errors = errors;
-        self
-    }
-
     /// Adds a header.
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));

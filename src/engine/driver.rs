@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use super::{Backoff, Lost, Policy, Settled, Share, Signal, Step, Ticket, settle_without_a_dialect};
+use super::{Backoff, Lost, Policy, Settled, Share, Step, Ticket, settle_without_a_dialect};
 use crate::outbound::{Permit, Upstream};
 use crate::store::{Accept, Accepted, DeletionId, Intent, Ledger, Record, ShareKey, StoreError, Stored, Unfinished};
 use crate::tenants::Connection;
@@ -175,10 +175,10 @@ impl Engine {
         self.tasks.spawn(task.instrument(span));
     }
 
-    /// Stops sending for a deletion: what was not sent is skipped. `false` if it does not run here.
-    pub fn cancel(&self, id: DeletionId) -> bool {
+    /// Stops sending for a deletion, if it runs here: what was not sent is skipped.
+    pub fn cancel(&self, id: DeletionId) {
         let running = self.register().all.get(&id).cloned();
-        running.inspect(|running| running.cancel.cancel()).is_some()
+        running.inspect(|running| running.cancel.cancel());
     }
 
     /// A deletion and its results so far.
@@ -309,21 +309,7 @@ impl Engine {
                 is_cancelled = true;
                 share.cancel();
             }
-            // Station 8: what was learnt goes into the ledger before anybody is told.
-            let (closed, settled) = (share.take_closed(), share.take_settled());
-            if !closed.is_empty() || !settled.is_empty() {
-                results.extend(settled.iter().cloned());
-                writes.push(self.write_down(connection, Record { key, closed, settled }));
-            }
-            if self.halt.is_cancelled() {
-                is_halted = true;
-                if calls.is_empty() {
-                    while let Some(written) = writes.next().await {
-                        written?;
-                    }
-                    return Err(Stopped::Halted);
-                }
-            }
+            is_halted |= self.halt.is_cancelled();
             // Stations 5 and 6: as many calls as the connection may have in flight.
             let mut wake = None;
             let mut done = false;
@@ -346,17 +332,17 @@ impl Engine {
                     }
                 }
             }
-            // A share can settle contacts without a call, for example when its time is over.
-            let settled = share.take_settled();
-            if !settled.is_empty() {
+            // Station 8: what was learnt, from a call or from the clock, goes into the ledger before anybody is told.
+            let (closed, settled) = (share.take_closed(), share.take_settled());
+            if !closed.is_empty() || !settled.is_empty() {
                 results.extend(settled.iter().cloned());
-                writes.push(self.write_down(connection, Record { key, closed: Vec::new(), settled }));
+                writes.push(self.write_down(connection, Record { key, closed, settled }));
             }
-            if done && calls.is_empty() {
+            if (done || is_halted) && calls.is_empty() {
                 while let Some(written) = writes.next().await {
                     written?;
                 }
-                return Ok(results);
+                return if done { Ok(results) } else { Err(Stopped::Halted) };
             }
             let nap = async {
                 match wake {
@@ -375,14 +361,13 @@ impl Engine {
                         Err(Stopped::Halted) => continue,
                         reply => reply?,
                     };
-                    let signal = match reply {
-                        Ok(reply) => Some(share.on_reply(ticket, &reply, clock::now(), &mut dice)),
-                        Err(lost) => {
-                            share.on_lost(ticket, lost, clock::now(), &mut dice);
-                            None
+                    match reply {
+                        Ok(reply) => {
+                            let signal = share.on_reply(ticket, &reply, clock::now(), &mut dice);
+                            permit.inspect(|permit| upstream.heard(permit, signal));
                         }
-                    };
-                    self.tell(upstream, permit.as_ref(), signal);
+                        Err(lost) => share.on_lost(ticket, lost, clock::now(), &mut dice),
+                    }
                 }
                 () = &mut cancelled, if !is_cancelled => {}
                 () = &mut halted, if !is_halted => {}
@@ -433,12 +418,6 @@ impl Engine {
     fn deadline_ms(&self, deletion: &Accept) -> u64 {
         let age_ms = u64::try_from(clock::unix_ms() - deletion.created_ms).unwrap_or(0);
         clock::now().ms.saturating_add(self.bounds.deadline_ms.saturating_sub(age_ms))
-    }
-
-    fn tell(&self, upstream: &Upstream, permit: Option<&Permit>, signal: Option<Signal>) {
-        if let (Some(permit), Some(signal)) = (permit, signal) {
-            upstream.heard(permit, signal);
-        }
     }
 
     /// One call: leave to go, intent, wire.

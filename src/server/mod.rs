@@ -7,7 +7,6 @@ mod admin;
 mod stack;
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -137,6 +136,3 @@ impl Drop for Guest {
         }
     }
 }
-
-/// What a router's service can fail with: nothing.
-pub type Never = Infallible;
