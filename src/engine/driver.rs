@@ -144,7 +144,7 @@ impl Engine {
         let (running, finished_tx, leaving) = self.enter(&deletion);
         let finished = running.finished.clone();
         let routes: Vec<_> = routes.into_iter().map(Some).collect();
-        let span = tracing::info_span!("deletion", id = %deletion.id, tenant = %deletion.tenant);
+        let span = tracing::error_span!("deletion", id = %deletion.id, tenant = %deletion.tenant);
         let task = async move {
             let engine = &leaving.engine;
             let accepted = engine.ledger.accept(Arc::clone(&deletion)).await;
@@ -166,7 +166,7 @@ impl Engine {
     pub fn resume(self: &Arc<Self>, unfinished: Unfinished, routes: Vec<Option<Route>>) {
         let (running, finished_tx, leaving) = self.enter(&unfinished.deletion);
         let deletion = Arc::clone(&unfinished.deletion);
-        let span = tracing::info_span!("deletion", id = %deletion.id, tenant = %deletion.tenant);
+        let span = tracing::error_span!("deletion", id = %deletion.id, tenant = %deletion.tenant);
         let task = async move {
             let fence = unfinished.fence;
             let engine = &leaving.engine;
@@ -235,7 +235,8 @@ impl Engine {
         let shares = routes.iter().zip(0..).map(|(route, share)| {
             let key = ShareKey { deletion: deletion.id, share, fence };
             let name = deletion.shares.get(usize::from(share)).map_or("", |name| name);
-            let span = tracing::info_span!("share", connection = name);
+            // Spans are of the highest level, so that a log of warnings alone still says where.
+            let span = tracing::error_span!("share", connection = name);
             let work = async move {
                 match route {
                     Some(route) => self.drive(deletion, key, route, unfinished, cancel).await,

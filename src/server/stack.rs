@@ -59,7 +59,7 @@ async fn observe(request: Request, next: Next) -> Response {
     // The template, never the path: a path can hold an identifier.
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let shown = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
-    let span = tracing::info_span!("request", id = %shown);
+    let span = tracing::error_span!("request", id = %shown);
     let mut response = next.run(request).instrument(span.clone()).await;
     let (status, took) = (response.status().as_u16(), start.elapsed());
     telemetry::request(&route, known(&method), status, took);
