@@ -1,5 +1,8 @@
 //! The composition root: settings and tenants become a running gateway. Nothing imports this but the command line.
 
+pub mod ledger;
+mod pace;
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -9,17 +12,19 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, Api, BodyLimits};
+use self::pace::LedgerPace;
+use crate::api::{self, Api, BodyLimits, Streams};
 use crate::desk::Desk;
-use crate::engine::driver::{Bounds, Engine};
-use crate::outbound::{Outbound, Rules};
+use crate::engine::driver::{Bounds, Engine, Routes};
+use crate::outbound::{Outbound, Rules, SharedPace};
 use crate::server::{self, ListenerLimits};
-use crate::settings::{Settings, StoreUrl};
-use crate::store::{Ledger, Memory, Sqlite, StoreError, Unfinished};
+use crate::settings::Settings;
+use crate::store::{Head, Ledger, StoreError};
 use crate::tenants::Tenants;
 
 /// A running gateway.
 pub struct Gateway {
+    telling: TaskTracker,
     public: SocketAddr,
     admin: SocketAddr,
     engine: Arc<Engine>,
@@ -28,6 +33,9 @@ pub struct Gateway {
     listeners: TaskTracker,
     drain: Duration,
 }
+
+/// What other gateways are to be told must not hold up the end.
+const TELLING: Duration = Duration::from_secs(2);
 
 /// Why a gateway could not start.
 #[derive(Debug, thiserror::Error)]
@@ -54,10 +62,11 @@ impl Gateway {
         };
         let (public_listener, public) = listen(settings.server.listen).await?;
         let (admin_listener, admin) = listen(settings.server.admin_listen).await?;
-        let ledger: Arc<dyn Ledger> = match &settings.store.url {
-            StoreUrl::Memory => Arc::new(Memory::default()),
-            StoreUrl::Sqlite(path) => Arc::new(Sqlite::open(path)?),
-        };
+        let ledger = ledger::open(settings).await?;
+        let telling = TaskTracker::new();
+        let pace = ledger.lease().map(|_| -> Arc<dyn SharedPace> {
+            Arc::new(LedgerPace { ledger: Arc::clone(&ledger), tasks: telling.clone() })
+        });
         // No tenant's requests may fill the places of all.
         let waiters_per_tenant = (settings.server.max_requests_in_flight / 4).max(1);
         let rules = Rules {
@@ -66,19 +75,33 @@ impl Gateway {
             breaker_failures: settings.upstream.breaker_failures,
             breaker_open_ms: settings.upstream.breaker_open_ms,
         };
-        let desk = Arc::new(Desk::new(Arc::new(tenants), Outbound::new(rules), waiters_per_tenant));
+        let desk = Arc::new(Desk::new(Arc::new(tenants), Outbound::new(rules).sharing(pace), waiters_per_tenant));
         let bounds = Bounds {
             deadline_ms: settings.deletions.deadline_s.saturating_mul(1_000),
             max_open_contacts: settings.deletions.max_open_contacts,
             max_open_contacts_per_tenant: settings.deletions.max_open_contacts_per_tenant,
+            max_worked_contacts: settings.deletions.max_worked_contacts,
+            max_worked_contacts_per_tenant: settings.deletions.max_worked_contacts_per_tenant,
         };
         let engine = Arc::new(Engine::new(Arc::clone(&ledger), bounds));
-        for unfinished in ledger.take_over().await? {
-            take_up(&engine, &desk, unfinished);
-        }
+        engine.begin().await?;
+        let routes = {
+            let desk = Arc::clone(&desk);
+            move |head: &Head| routes(&desk, head)
+        };
+        engine.spawn(Arc::clone(&engine).dispatch(routes));
+        engine.spawn(Arc::clone(&engine).keep());
+        engine.spawn(Arc::clone(&engine).forget(ledger::retention(settings)));
 
         let stopping = CancellationToken::new();
-        let api = Api { desk, engine: Arc::clone(&engine), limits: limits(settings), stopping: stopping.clone() };
+        let api = Api {
+            desk,
+            engine: Arc::clone(&engine),
+            limits: limits(settings),
+            streams: Arc::new(Streams::new(settings.deletions.max_streams)),
+            answers: Arc::new(Streams::new((settings.server.max_requests_in_flight / 8).max(2))),
+            stopping: stopping.clone(),
+        };
         let routes = api::routes(api);
         let routes = server::guarded(routes, settings.server.max_requests_in_flight, settings.server.max_uri_bytes);
         let admin_routes = server::admin_routes(Arc::clone(&engine), stopping.clone());
@@ -88,7 +111,7 @@ impl Gateway {
         listeners.spawn(server::serve(admin_listener, admin_routes, allowed, stopping.clone()));
         tracing::info!(%public, %admin, "listening");
         let drain = Duration::from_millis(settings.server.drain_ms);
-        Ok(Self { public, admin, engine, ledger, stopping, listeners, drain })
+        Ok(Self { telling, public, admin, engine, ledger, stopping, listeners, drain })
     }
 
     /// The public listener's address.
@@ -106,6 +129,7 @@ impl Gateway {
     pub async fn stop(self) {
         tracing::info!("stopping");
         self.stopping.cancel();
+        self.engine.close_claims();
         self.listeners.close();
         let ended = async {
             self.listeners.wait().await;
@@ -119,19 +143,18 @@ impl Gateway {
                 tracing::warn!("some calls did not end in time: what became of them is in doubt");
             }
         }
+        self.telling.close();
+        let _ = tokio::time::timeout(TELLING, self.telling.wait()).await;
         self.ledger.close().await;
         tracing::info!("stopped");
     }
 }
 
-/// Goes on with a deletion of an earlier process. A connection that is no longer configured holds up its own share alone.
-fn take_up(engine: &Arc<Engine>, desk: &Desk, unfinished: Unfinished) {
-    let deletion = &unfinished.deletion;
-    let tenant = desk.tenants().tenant(&deletion.tenant);
+/// The ways out of a deletion's shares. A connection that is no longer configured holds up its own share alone.
+fn routes(desk: &Desk, head: &Head) -> Routes {
+    let tenant = desk.tenants().tenant(&head.tenant);
     let route = |name: &Arc<str>| desk.route(tenant?.connections.get(name)?).ok();
-    let routes = deletion.shares.iter().map(route).collect();
-    tracing::info!(deletion = %deletion.id, tenant = %deletion.tenant, "taken up again");
-    engine.resume(unfinished, routes);
+    head.shares.iter().map(route).collect()
 }
 
 fn limits(settings: &Settings) -> api::Limits {
@@ -142,7 +165,9 @@ fn limits(settings: &Settings) -> api::Limits {
             min_bytes_per_s: settings.server.min_body_bytes_per_s,
         },
         max_contacts: settings.deletions.max_contacts,
+        max_contacts_streamed: settings.deletions.max_contacts_streamed,
         max_wait_s: settings.deletions.max_wait_s,
+        keep_keys_ms: ledger::retention(settings).keys_ms,
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod document;
 mod error;
 pub(crate) mod keys;
 pub(crate) mod nearest;
+pub mod secret;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -19,6 +20,7 @@ use serde::Deserialize;
 
 pub use error::ConfigError;
 pub(crate) use error::sort;
+pub use secret::SecretRef;
 pub use values::{LogFormat, Rate, StoreUrl};
 
 use document::{Document, Table};
@@ -36,6 +38,8 @@ pub struct Settings {
     pub deletions: Deletions,
     /// The ledger.
     pub store: StoreSettings,
+    /// How long what is kept.
+    pub retention: Retention,
     /// The tenants' files.
     pub tenants: TenantsSettings,
     /// The way out, and defaults for every connection.
@@ -84,14 +88,22 @@ pub struct Server {
 pub struct Deletions {
     /// Contacts in one JSON body; at most 100,000.
     pub max_contacts: usize,
+    /// Contacts in one body of JSON Lines; at most 10,000,000.
+    pub max_contacts_streamed: usize,
+    /// Bodies of JSON Lines that are read at the same time; at most 1,000.
+    pub max_streams: usize,
     /// The longest wait for an answer in seconds; at most 300.
     pub max_wait_s: u64,
     /// Seconds after which nothing more is sent; at most 2,592,000.
     pub deadline_s: u64,
-    /// Contacts of deletions that are not finished; at most 10,000,000.
+    /// Contacts of deletions that are not finished; at most 1,000,000,000.
     pub max_open_contacts: usize,
-    /// Of them, of one tenant; at most 10,000,000.
+    /// Of them, of one tenant; at most 1,000,000,000.
     pub max_open_contacts_per_tenant: usize,
+    /// Of them, worked at the same time; at most 10,000,000.
+    pub max_worked_contacts: usize,
+    /// Of these, of one tenant; at most 10,000,000.
+    pub max_worked_contacts_per_tenant: usize,
 }
 
 /// The ledger.
@@ -100,6 +112,32 @@ pub struct Deletions {
 pub struct StoreSettings {
     /// Which, and where.
     pub url: StoreUrl,
+    /// Where the password of a Postgres store is.
+    pub password: SecretRef,
+    /// A file of certificates (PEM) that sign the Postgres server's; empty for those of the system.
+    pub ca_file: PathBuf,
+    /// Connections to Postgres; at most 100.
+    pub pool_size: usize,
+    /// How long connecting to Postgres may take; at most 60,000.
+    pub connect_timeout_ms: u64,
+    /// How long one statement may take; at most 600,000.
+    pub statement_timeout_ms: u64,
+    /// Seconds after which others take over what a gateway does not renew; 2 to 600.
+    pub lease_s: u64,
+    /// Where the key of identifiers' hashes is; without one, the store makes its own.
+    pub hash_key: SecretRef,
+}
+
+/// How long what is kept after a deletion is finished, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// Its idempotency key; at most 315,360,000.
+    pub keys_s: u64,
+    /// The deletion and its results; 0 keeps them for ever, at most 3,153,600,000.
+    pub deletions_s: u64,
+    /// Its identifiers; 0 erases them as soon as they are not needed, at most 315,360,000.
+    pub identifiers_s: u64,
 }
 
 /// The tenants' files.
@@ -194,7 +232,7 @@ pub fn load_with(
         String::new()
     });
     let names: Vec<_> = keys::KEYS.iter().filter_map(|key| key.path.rsplit('.').next()).collect();
-    let names: Vec<_> = names.into_iter().filter(|name| *name != "url").collect();
+    let names: Vec<_> = names.into_iter().filter(|name| !HIDDEN.contains(name)).collect();
     let (document, root) = Document::parse(file, &text, &names);
     if let Some(root) = &root {
         let root = Table::root(&document, root);
@@ -242,6 +280,11 @@ impl Settings {
         if let StoreUrl::Sqlite(path) = &mut self.store.url {
             *path = folder.join(&*path);
         }
+        if !self.store.ca_file.as_os_str().is_empty() {
+            self.store.ca_file = folder.join(&self.store.ca_file);
+        }
+        self.store.password.below(folder);
+        self.store.hash_key.below(folder);
         self
     }
 }
@@ -291,8 +334,17 @@ fn check_together(text: &str, variables: &[(String, String)], root: &Table<'_>) 
     {
         refuse("upstream.retry.cap_ms", CAP_BELOW_BASE, None);
     }
+    if let (Some(keys), Some(deletions)) = (whole("retention.keys_s"), whole("retention.deletions_s"))
+        && (1..keys).contains(&deletions)
+    {
+        let hint = "a request that is repeated within retention.keys_s is answered with its deletion";
+        refuse("retention.deletions_s", "must be 0 or not less than keys_s", Some(hint));
+    }
     errors
 }
+
+/// Settings whose lines are not quoted: what is wrong in them may be a secret that stands in the wrong place.
+const HIDDEN: [&str; 3] = ["url", "password", "hash_key"];
 
 /// Said of a connection's setting too.
 pub(crate) const CAP_BELOW_BASE: &str = "must not be less than base_ms";

@@ -69,6 +69,13 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     out
 }
 
+/// Sixteen bytes of a secret text's SHA-256.
+pub fn short_hash(secret: &str) -> [u8; 16] {
+    let mut out = [0; 16];
+    out.copy_from_slice(&sha256(secret.as_bytes())[..16]);
+    out
+}
+
 /// A key's SHA-256 as tenant files write it: lowercase hex.
 pub fn sha256_hex(key: &str) -> String {
     sha256(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()

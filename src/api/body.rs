@@ -1,11 +1,11 @@
-//! Request bodies, read within bounds of size, time and pace. It does not look into them.
+//! Request bodies, read within bounds of size, time and pace: whole, or line by line. It does not look into them.
 
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
@@ -25,8 +25,20 @@ pub struct BodyLimits {
 /// A slow start is forgiven for so long.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Refuses every media type but JSON, and every content coding.
-pub(super) fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
+/// What a body holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Media {
+    /// `application/json`
+    Json,
+    /// `application/x-ndjson`: JSON Lines.
+    Lines,
+}
+
+/// The media type of JSON Lines.
+pub(super) const LINES: &str = "application/x-ndjson";
+
+/// Refuses every media type but JSON and JSON Lines, and every content coding.
+pub(super) fn media(headers: &HeaderMap) -> Result<Media, Problem> {
     let wrong = || Problem::new(&problem::UNSUPPORTED_MEDIA_TYPE);
     let mut values = headers.get_all(CONTENT_TYPE).iter();
     let value = values.next().and_then(|value| value.to_str().ok()).ok_or_else(wrong)?;
@@ -37,8 +49,21 @@ pub(super) fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
     });
     let plain =
         headers.get_all(CONTENT_ENCODING).iter().all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
-    let ok = essence.eq_ignore_ascii_case("application/json") && charset_ok && plain && values.next().is_none();
-    if ok { Ok(()) } else { Err(wrong()) }
+    if !charset_ok || !plain || values.next().is_some() {
+        return Err(wrong());
+    }
+    match essence.to_ascii_lowercase().as_str() {
+        "application/json" => Ok(Media::Json),
+        LINES => Ok(Media::Lines),
+        _ => Err(wrong()),
+    }
+}
+
+/// Whether the caller asks for JSON Lines (RFC 9110, section 12.5.1). Weights are not looked at: whoever names them means it.
+pub(super) fn wants_lines(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut ranges = values.flat_map(|value| value.split(','));
+    ranges.any(|range| range.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(LINES))
 }
 
 /// Whether a body was announced. HTTP/1 has one if and only if one of these headers is there (RFC 9112, section 6).
@@ -79,5 +104,246 @@ pub(super) async fn read(headers: &HeaderMap, mut body: Body, limits: BodyLimits
             // The caller went away or sent something that is no HTTP; nobody reads the answer.
             Some(Err(_)) => return Err(Problem::invalid("", "body_incomplete", "The body ended too early.")),
         }
+    }
+}
+
+/// Blank lines are passed over, but not for ever.
+const MAX_BLANK: usize = 10_000;
+/// The longest line, in bytes.
+const MAX_LINE: usize = 4_096;
+
+/// A body of lines, read as they come. There is no end to how long it may take, but to how slow it may be.
+pub(super) struct Lines {
+    body: Body,
+    limits: BodyLimits,
+    rest: BytesMut,
+    /// How far `rest` holds no end of a line.
+    searched: usize,
+    ended: bool,
+    bytes: u64,
+    /// How long was waited for it.
+    waited: Duration,
+    blank: usize,
+    /// The line that was read last, from 1.
+    pub(super) number: usize,
+}
+
+impl Lines {
+    pub(super) fn new(body: Body, limits: BodyLimits) -> Self {
+        let rest = BytesMut::new();
+        Self { body, limits, rest, searched: 0, ended: false, bytes: 0, waited: Duration::ZERO, blank: 0, number: 0 }
+    }
+
+    /// The next line that is not blank, without its end.
+    pub(super) async fn next(&mut self) -> Result<Option<BytesMut>, Problem> {
+        loop {
+            let found = self.rest[self.searched..].iter().position(|byte| *byte == b'\n').map(|at| at + self.searched);
+            let line = match found {
+                Some(end) => {
+                    let mut line = self.rest.split_to(end + 1);
+                    line.truncate(end);
+                    line
+                }
+                None if self.ended && self.rest.is_empty() => return Ok(None),
+                None if self.ended => self.rest.split(),
+                None if self.rest.len() > MAX_LINE => {
+                    self.number += 1;
+                    return Err(self.too_long());
+                }
+                None => {
+                    self.searched = self.rest.len();
+                    self.read().await?;
+                    continue;
+                }
+            };
+            self.searched = 0;
+            self.number += 1;
+            if line.len() > MAX_LINE {
+                return Err(self.too_long());
+            }
+            if !line.trim_ascii().is_empty() {
+                return Ok(Some(line));
+            }
+            self.blank += 1;
+            if self.blank > MAX_BLANK {
+                return Err(Problem::invalid("", "too_many_blank_lines", format!("more than {MAX_BLANK} blank lines")));
+            }
+        }
+    }
+
+    /// Reads on for a while, for nothing: a caller who is still sending would see a broken connection and no answer.
+    pub(super) async fn pour_away(&mut self) {
+        let longest = Duration::from_millis(self.limits.timeout_ms);
+        let pouring = async {
+            while !self.ended {
+                self.rest.clear();
+                if self.read().await.is_err() {
+                    return;
+                }
+            }
+        };
+        // Whoever is not through by then has the broken connection.
+        drop(tokio::time::timeout(longest, pouring).await);
+    }
+
+    fn too_long(&self) -> Problem {
+        let message = format!("line {} is longer than {MAX_LINE} bytes", self.number);
+        Problem::invalid("", "line_too_long", message)
+    }
+
+    /// Reads a piece. Only the time that is waited for the caller counts against its pace.
+    async fn read(&mut self) -> Result<(), Problem> {
+        let longest = Duration::from_millis(self.limits.timeout_ms);
+        let patience = match self.limits.min_bytes_per_s {
+            0 => longest,
+            rate => {
+                let earned = Duration::from_millis((self.bytes + 1).saturating_mul(1_000) / rate);
+                (GRACE + earned).saturating_sub(self.waited).min(longest)
+            }
+        };
+        let start = Instant::now();
+        let frame = timeout_at(start + patience, self.body.frame()).await;
+        self.waited += start.elapsed();
+        match frame {
+            Err(_) => {
+                self.ended = true;
+                Err(Problem::new(&problem::REQUEST_TIMEOUT))
+            }
+            Ok(None) => {
+                self.ended = true;
+                Ok(())
+            }
+            Ok(Some(Ok(frame))) => {
+                if let Ok(data) = frame.into_data() {
+                    self.bytes += data.len() as u64;
+                    self.rest.extend_from_slice(&data);
+                }
+                Ok(())
+            }
+            Ok(Some(Err(_))) => {
+                self.ended = true;
+                Err(Problem::invalid("", "body_incomplete", "The body ended too early."))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use futures_util::stream::{self, StreamExt};
+
+    use super::*;
+
+    const LIMITS: BodyLimits = BodyLimits { max_bytes: 10, timeout_ms: 10_000, min_bytes_per_s: 1_000 };
+
+    fn body(pieces: Vec<Vec<u8>>) -> Body {
+        Body::from_stream(stream::iter(pieces.into_iter().map(Ok::<_, io::Error>)))
+    }
+
+    /// Every line with its number, and the error that the `errors` of a problem name, if there is one.
+    async fn all(body: Body) -> (Vec<(usize, Vec<u8>)>, Option<String>) {
+        let mut lines = Lines::new(body, LIMITS);
+        let mut found = Vec::new();
+        loop {
+            match lines.next().await {
+                Ok(Some(line)) => found.push((lines.number, line.trim_ascii().to_vec())),
+                Ok(None) => return (found, None),
+                Err(problem) => return (found, Some(format!("{problem:?}"))),
+            }
+        }
+    }
+
+    fn numbered(lines: &[(usize, &str)]) -> Vec<(usize, Vec<u8>)> {
+        lines.iter().map(|(number, line)| (*number, line.as_bytes().to_vec())).collect()
+    }
+
+    #[tokio::test]
+    async fn a_line_is_the_same_wherever_its_body_is_cut() {
+        for (text, expected) in [
+            ("", vec![]),
+            ("\n", vec![]),
+            ("a", vec![(1, "a")]),
+            ("a\n", vec![(1, "a")]),
+            ("\r\n a\r\n\t\nbc \n\n\"d\\n\"", vec![(2, "a"), (4, "bc"), (6, "\"d\\n\"")]),
+            ("\u{feff}1\n\u{e9}\u{1f600}\r\n\r2\n", vec![(1, "\u{feff}1"), (2, "\u{e9}\u{1f600}"), (3, "2")]),
+        ] {
+            let expected = (numbered(&expected), None);
+            for at in 0..=text.len() {
+                let (before, after) = text.as_bytes().split_at(at);
+                assert_eq!(all(body(vec![before.to_vec(), after.to_vec()])).await, expected, "{text:?} cut at {at}");
+            }
+            for size in 1..=7 {
+                let pieces = text.as_bytes().chunks(size).map(<[u8]>::to_vec).collect();
+                assert_eq!(all(body(pieces)).await, expected, "{text:?} in pieces of {size}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_too_long_is_named() {
+        let longest = "x".repeat(MAX_LINE);
+        for end in ["", "\n"] {
+            for size in [1_000, MAX_LINE, MAX_LINE + 1, 3 * MAX_LINE] {
+                let pieces = |text: &str| text.as_bytes().chunks(size).map(<[u8]>::to_vec).collect();
+                let found = all(body(pieces(&format!("\n{longest}{end}")))).await;
+                assert_eq!(found, (numbered(&[(2, &longest)]), None), "{end:?} in pieces of {size}");
+                let (found, problem) = all(body(pieces(&format!("1\n\n{longest}x{end}")))).await;
+                assert_eq!(found, numbered(&[(1, "1")]));
+                let problem = problem.unwrap_or_default();
+                assert!(problem.contains("line_too_long") && problem.contains("line 3 "), "{problem}");
+            }
+        }
+        // It is not waited for its end, and not kept.
+        let endless = stream::repeat_with(|| Ok::<_, io::Error>(vec![b'x'; 1_000]));
+        let (found, problem) = all(Body::from_stream(endless)).await;
+        assert!(found.is_empty() && problem.unwrap_or_default().contains("line 1 "));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_has_no_last_line() {
+        let broken = stream::iter([Ok(b"1\n2".to_vec()), Err(io::Error::other("gone"))]);
+        let (found, problem) = all(Body::from_stream(broken)).await;
+        assert_eq!(found, numbered(&[(1, "1")]));
+        assert!(problem.unwrap_or_default().contains("body_incomplete"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_may_be_long_but_not_slow() {
+        let slowly = |bytes: usize, pause_ms: u64| {
+            stream::unfold((), move |()| async move {
+                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+                Some((Ok::<_, io::Error>([vec![b' '; bytes - 2], b"1\n".to_vec()].concat()), ()))
+            })
+        };
+        // A thousand seconds at the pace that is asked for are no problem.
+        let (found, problem) = all(Body::from_stream(slowly(1_000, 1_000).take(1_000))).await;
+        assert_eq!((found.len(), problem), (1_000, None));
+        let start = Instant::now();
+        let (found, problem) = all(Body::from_stream(slowly(900, 1_000).take(1_000))).await;
+        assert!(found.len() < 30 && problem.unwrap_or_default().contains("request_timeout"));
+        assert!(start.elapsed() < Duration::from_secs(30));
+        // Whoever was quick before may not sleep for as long as it likes.
+        let sleeper = stream::iter([Ok::<_, io::Error>(b"1\n".repeat(100_000))]).chain(stream::pending());
+        let start = Instant::now();
+        let (found, problem) = all(Body::from_stream(sleeper)).await;
+        assert!(found.len() == 100_000 && problem.unwrap_or_default().contains("request_timeout"));
+        assert_eq!(start.elapsed().as_secs(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_poured_away_has_an_end() {
+        let mut lines = Lines::new(body(vec![b"1\n".repeat(1_000); 50]), LIMITS);
+        assert!(lines.next().await.is_ok());
+        lines.pour_away().await;
+        assert!(lines.ended && lines.bytes == 100_000);
+        let drip = stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            Some((Ok::<_, io::Error>(vec![b'x'; 1_000]), ()))
+        });
+        let start = Instant::now();
+        Lines::new(Body::from_stream(drip), LIMITS).pour_away().await;
+        assert_eq!(start.elapsed().as_secs(), 10);
     }
 }

@@ -4,61 +4,150 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adapters::{FaultCode, Outcome};
+use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
+use bytes::BytesMut;
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
-use tokio::sync::watch;
 
 use super::auth::Caller;
+use super::body::{Lines, Media};
+use super::idempotency::RequestKey;
 use super::problem::OutcomeView;
 use super::render::{self, DeletionView};
-use super::request::{ContactRequest, DeletionRequest};
-use super::submission::{self, Submission};
-use super::{Api, Problem, body, idempotency, json, plan, problem, request};
-use crate::engine::Settled;
-use crate::engine::driver::Handle;
-use crate::store::{Accepted, DeletionId, Stored};
+use super::request::ContactRequest;
+use super::submission::{Intake, Options, Submission};
+use super::{Api, Problem, body, json, lookup, plan, problem, request, results};
+use crate::clock;
+use crate::engine::driver::{Draft, Handle, Whole};
+use crate::store::{Accepted, DeletionId, Part, Summary};
 
 /// RFC 7240.
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
+/// The route, as the scope of idempotency keys.
+const ROUTE: &str = "/v1/deletions";
+const SHORTHAND: &str = "/v1/connections/contacts";
+
 /// How long a caller should let pass before it looks at an unfinished deletion, in seconds.
 const LOOK_AGAIN_S: u64 = 1;
+/// And before it asks again what could not be taken.
+const ASK_AGAIN_S: u64 = 5;
 
 /// `POST /v1/deletions`
 pub(super) async fn create(State(api): State<Api>, caller: Caller, request: Request) -> Result<Response, Problem> {
     caller.may_delete()?;
     let (parts, content) = request.into_parts();
+    match body::media(&parts.headers)? {
+        Media::Json => create_from_json(&api, &caller, &parts, content).await,
+        Media::Lines => {
+            let mut lines = Lines::new(content, api.limits.body);
+            let answer = create_from_lines(&api, caller, &parts, &mut lines).await;
+            if answer.is_err() {
+                api.stopping.run_until_cancelled(lines.pour_away()).await;
+            }
+            answer
+        }
+    }
+}
+
+async fn create_from_json(api: &Api, caller: &Caller, parts: &Parts, content: Body) -> Result<Response, Problem> {
     if parts.uri.query().is_some() {
         return Err(Problem::invalid("?", "unknown_parameter", "this request has no query parameters"));
     }
-    body::must_be_json(&parts.headers)?;
     let text = body::read(&parts.headers, content, api.limits.body).await?;
     let request = request::parse(&text)?;
+    drop(text);
     let asked = request.contacts.len();
     if asked > api.limits.max_contacts {
-        let most = api.limits.max_contacts;
-        return Err(
-            Problem::new(&problem::TOO_MANY_CONTACTS).detail(format!("At most {most} in one body; this has {asked}."))
-        );
+        return Err(too_many(api.limits.max_contacts));
     }
-    let dry_run = request.dry_run;
-    let mut submission = submission::prepare(&caller, request)?;
-    if dry_run {
-        return Ok(answer_dry_run(&caller, submission));
+    let options = Options { connection: request.connection, reason: request.reason, reference: request.reference };
+    if request.dry_run {
+        return answer_dry_run(api, caller, options, request.contacts);
     }
-    submission.accept.claim = idempotency::claim(&parts.headers, "/v1/deletions", &submission)?;
+    let key = RequestKey::read(&parts.headers, ROUTE, &caller.key.tenant)?;
+    let mut intake = Intake::new(caller, options, api.engine.hash_key(), key.as_ref().map(|key| key.text));
+    let room = admit(api, &intake, asked, key.as_ref())?;
+    let mut draft = api.engine.draft(intake.id(), &caller.key.tenant.id);
+    for contact in request.contacts {
+        if let Some(part) = intake.full_part() {
+            put_down(&mut draft, part, room).await?;
+        }
+        intake.add(contact)?;
+    }
+    let submission = intake.finish(|fingerprint| claim(api, key.as_ref(), fingerprint));
     let preferences = Preferences::read(&parts.headers, api.limits.max_wait_s);
-    let carried = carry_out(&api, submission, preferences.wait).await?;
+    let carried = carry_out(api, submission, draft, preferences.wait, room).await?;
     let response = match &carried.finished {
-        Some(stored) => answer(&caller, stored),
-        None => answer_unfinished(&api, &caller, carried.id, &preferences).await,
+        Some(whole) => answer(caller, whole),
+        None => answer_as_it_stands(api, caller, carried.id, &preferences).await,
     };
     Ok(carried.mark(response))
+}
+
+/// One contact a line, read and put down as they come.
+async fn create_from_lines(api: &Api, caller: Caller, parts: &Parts, lines: &mut Lines) -> Result<Response, Problem> {
+    let tenant = &caller.key.tenant;
+    let (options, dry_run) = options(parts.uri.query().unwrap_or_default())?;
+    let key = if dry_run { None } else { RequestKey::read(&parts.headers, ROUTE, tenant)? };
+    let _place = api.streams.enter(&tenant.id).ok_or_else(overloaded)?;
+    if dry_run {
+        let mut contacts = Vec::new();
+        while let Some(line) = next_line(api, lines).await? {
+            if contacts.len() == api.limits.max_contacts {
+                return Err(too_many(api.limits.max_contacts));
+            }
+            contacts.push(request::parse_line(&line, contacts.len(), lines.number)?);
+        }
+        return answer_dry_run(api, &caller, options, contacts);
+    }
+    // Before anything is kept: afterwards it is too late to refuse.
+    let following = match body::wants_lines(&parts.headers) {
+        true => Some(api.answers.enter(&tenant.id).ok_or_else(overloaded)?),
+        false => None,
+    };
+    let mut intake = Intake::new(&caller, options, api.engine.hash_key(), key.as_ref().map(|key| key.text));
+    let mut room = admit(api, &intake, 1, key.as_ref())?;
+    let mut draft = api.engine.draft(intake.id(), &tenant.id);
+    while let Some(line) = next_line(api, lines).await? {
+        if intake.len() == api.limits.max_contacts_streamed {
+            return Err(too_many(api.limits.max_contacts_streamed));
+        }
+        if let Some(part) = intake.full_part() {
+            room &= admit(api, &intake, intake.len(), key.as_ref())?;
+            put_down(&mut draft, part, room).await?;
+        }
+        intake.add(request::parse_line(&line, intake.len(), lines.number)?)?;
+    }
+    if intake.len() == 0 {
+        return Err(Problem::invalid("/contacts", "no_contacts", "must name at least one contact"));
+    }
+    room &= admit(api, &intake, intake.len(), key.as_ref())?;
+    let submission = intake.finish(|fingerprint| claim(api, key.as_ref(), fingerprint));
+    let carried = carry_out(api, submission, draft, Duration::ZERO, room).await?;
+    let mut response = match (following, lookup::summary(api, carried.id).await) {
+        (Some(following), Ok(summary)) => results::follow(api, &caller, summary, following),
+        // Such an answer does not wait, whatever the caller prefers.
+        (None, Ok(summary)) => answer_briefly(&summary, &Preferences::read(&parts.headers, 0)),
+        // It was accepted: without a view of it, its address alone is the answer.
+        (_, Err(_)) => accepted_alone(carried.id),
+    };
+    place(response.headers_mut(), carried.id);
+    Ok(carried.mark(response))
+}
+
+/// The next line, unless the gateway stops.
+async fn next_line(api: &Api, lines: &mut Lines) -> Result<Option<BytesMut>, Problem> {
+    tokio::select! {
+        line = lines.next() => line,
+        () = api.stopping.cancelled() => Err(Problem::new(&problem::STOPPING).retry_after(ASK_AGAIN_S)),
+    }
 }
 
 /// `DELETE /v1/connections/{connection}/contacts/{id}`
@@ -75,20 +164,18 @@ pub(super) async fn shorthand(
     let Ok(Path((connection, id))) = path else {
         return Err(Problem::invalid("", "invalid_path", "the path is not UTF-8"));
     };
-    let request = DeletionRequest {
-        connection: Some(connection),
-        contacts: vec![ContactRequest::bare(Arc::from(id))],
-        dry_run: false,
-        reason: None,
-        reference: None,
-    };
-    let mut submission = submission::prepare(&caller, request)?;
-    submission.accept.claim = idempotency::claim(&headers, "/v1/connections/contacts", &submission)?;
+    let key = RequestKey::read(&headers, SHORTHAND, &caller.key.tenant)?;
+    let options = Options { connection: Some(connection), ..Options::default() };
+    let mut intake = Intake::new(&caller, options, api.engine.hash_key(), key.as_ref().map(|key| key.text));
+    intake.add(ContactRequest::bare(Arc::from(id)))?;
+    let room = admit(&api, &intake, 1, key.as_ref())?;
+    let draft = api.engine.draft(intake.id(), &caller.key.tenant.id);
+    let submission = intake.finish(|fingerprint| claim(&api, key.as_ref(), fingerprint));
     let preferences = Preferences::read(&headers, api.limits.max_wait_s);
-    let carried = carry_out(&api, submission, preferences.wait).await?;
+    let carried = carry_out(&api, submission, draft, preferences.wait, room).await?;
     let response = match &carried.finished {
-        Some(stored) => answer_one(&caller, stored).unwrap_or_else(IntoResponse::into_response),
-        None => answer_unfinished(&api, &caller, carried.id, &preferences).await,
+        Some(whole) => answer_one(&caller, whole).unwrap_or_else(IntoResponse::into_response),
+        None => answer_as_it_stands(&api, &caller, carried.id, &preferences).await,
     };
     Ok(carried.mark(response))
 }
@@ -122,10 +209,10 @@ impl Preferences {
 }
 
 /// A deletion that was accepted, now or by an earlier request with the same key.
-pub(super) struct Carried {
+struct Carried {
     id: DeletionId,
-    /// With all its results, if it was finished in time.
-    pub(super) finished: Option<Arc<Stored>>,
+    /// With all its results, if it was finished in time and has one part.
+    finished: Option<Arc<Whole>>,
     replayed: bool,
 }
 
@@ -138,114 +225,234 @@ impl Carried {
     }
 }
 
-/// Hands a deletion to the engine and waits for it a while.
-async fn carry_out(api: &Api, submission: Submission, wait: Duration) -> Result<Carried, Problem> {
+/// The other members of a request whose body has contacts alone.
+pub(super) fn options(query: &str) -> Result<(Options, bool), Problem> {
+    let (mut options, mut dry_run) = (Options::default(), None);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let twice = match &*name {
+            "connection" => options.connection.replace(value.into_owned()).is_some(),
+            "reason" => options.reason.replace(request::short(&name, value.into_owned())?).is_some(),
+            "reference" => options.reference.replace(request::short(&name, value.into_owned())?).is_some(),
+            "dry_run" => match &*value {
+                "true" => dry_run.replace(true).is_some(),
+                "false" => dry_run.replace(false).is_some(),
+                _ => return Err(Problem::invalid("?dry_run", "wrong_type", "must be true or false")),
+            },
+            _ => {
+                let known = "expected `connection`, `reason`, `reference` or `dry_run`";
+                return Err(Problem::invalid("?", "unknown_parameter", known));
+            }
+        };
+        if twice {
+            return Err(Problem::invalid(format!("?{name}"), "duplicate_parameter", "stands more than once"));
+        }
+    }
+    Ok((options, dry_run.unwrap_or(false)))
+}
+
+fn claim(api: &Api, key: Option<&RequestKey<'_>>, fingerprint: [u8; 32]) -> crate::store::Claim {
+    let free_before_ms = clock::unix_ms().saturating_sub(api.limits.keep_keys_ms);
+    let unused = crate::store::Claim { scope: [0; 32], fingerprint, free_before_ms };
+    key.map_or(unused, |key| key.claim(fingerprint, free_before_ms))
+}
+
+fn too_many(most: usize) -> Problem {
+    Problem::new(&problem::TOO_MANY_CONTACTS).detail(format!("At most {most} in one body."))
+}
+
+pub(super) fn overloaded() -> Problem {
+    Problem::new(&problem::OVERLOADED).retry_after(ASK_AGAIN_S)
+}
+
+/// Whether the gateway has room for so many contacts now. Without room, a request without a key is refused; one with a
+/// key may ask for what is under way already, which needs none.
+fn admit(api: &Api, intake: &Intake<'_>, contacts: usize, key: Option<&RequestKey<'_>>) -> Result<bool, Problem> {
+    // Under its key, something may have been sent before.
+    let refused = |kind| if key.is_some() { Problem::unsaid(kind) } else { Problem::new(kind) };
     if api.stopping.is_cancelled() {
-        return Err(Problem::new(&problem::STOPPING).retry_after(5));
+        return Err(refused(&problem::STOPPING).retry_after(ASK_AGAIN_S));
     }
     if !api.engine.healthy() {
-        return Err(Problem::new(&problem::STORE_UNAVAILABLE).retry_after(5));
+        return Err(refused(&problem::STORE_UNAVAILABLE).retry_after(ASK_AGAIN_S));
     }
-    if !api.engine.has_room(&submission.accept) {
-        return Err(Problem::new(&problem::OVERLOADED).retry_after(5));
+    let room = api.engine.has_room(&intake.tenant().id, contacts);
+    if room || key.is_some() { Ok(room) } else { Err(overloaded()) }
+}
+
+/// Puts an earlier part down. The deletion is not accepted yet, so nothing of it is sent if this fails.
+async fn put_down(draft: &mut Draft, part: Part, room: bool) -> Result<(), Problem> {
+    if !room {
+        return Ok(());
     }
+    let put_down = draft.add(part).await;
+    put_down.map_err(|_| Problem::new(&problem::STORE_UNAVAILABLE).retry_after(ASK_AGAIN_S))
+}
+
+/// Hands a deletion to the engine and waits for it a while.
+async fn carry_out(
+    api: &Api,
+    submission: Submission,
+    draft: Draft,
+    wait: Duration,
+    room: bool,
+) -> Result<Carried, Problem> {
     let Submission { accept, connections } = submission;
-    let id = accept.id;
+    let id = accept.head.id;
     let routes: Result<Vec<_>, String> = connections.iter().map(|connection| api.desk.route(connection)).collect();
     let routes = routes.map_err(|err| {
         tracing::error!(error = %err, "no client for an upstream can be made");
         Problem::new(&problem::INTERNAL)
     })?;
     // A tenant whose upstreams stall must leave places for requests to the others.
-    let waiter = api.desk.waiters(&accept.tenant).try_acquire_owned();
+    let waiter = api.desk.waiters(&accept.head.tenant).try_acquire_owned();
     let wait = if waiter.is_ok() { wait } else { Duration::ZERO };
-    let Handle { accepted, mut finished } = api.engine.submit(accept, routes);
-    match accepted.await {
-        Ok(Ok(Accepted::New)) => {}
-        Ok(Ok(Accepted::Before(id))) => return attach(api, id, wait).await,
+    if !room {
+        let before = match accept.claim {
+            Some(claim) => api.engine.claimed(claim).await,
+            None => Ok(Accepted::New),
+        };
+        return match before {
+            Ok(Accepted::Before(id)) => Ok(Carried { id, finished: wait_for(api, id, wait).await, replayed: true }),
+            Ok(Accepted::Other) => Err(Problem::new(&problem::KEY_REUSED)),
+            Ok(Accepted::New) => Err(overloaded()),
+            Err(_) => Err(Problem::unsaid(&problem::STORE_UNAVAILABLE).retry_after(ASK_AGAIN_S)),
+        };
+    }
+    let Handle { accepted, finished } = api.engine.submit(accept, draft, routes);
+    let replayed = match accepted.await {
+        Ok(Ok(Accepted::New)) => None,
+        Ok(Ok(Accepted::Before(id))) => Some(id),
         Ok(Ok(Accepted::Other)) => return Err(Problem::new(&problem::KEY_REUSED)),
         // How far the store got is not known: a later start may find the deletion and carry it out.
         Ok(Err(_)) | Err(_) => {
             let detail = format!("It may have been accepted, as {id}.");
             return Err(Problem::unsaid(&problem::STORE_UNAVAILABLE).detail(detail));
         }
-    }
-    let finished = tokio::time::timeout(wait, done(&mut finished)).await.ok().flatten();
-    Ok(Carried { id, finished, replayed: false })
-}
-
-/// Waits a while for a deletion that an earlier request began.
-pub(super) async fn attach(api: &Api, id: DeletionId, wait: Duration) -> Result<Carried, Problem> {
-    let unavailable = |_| Problem::unsaid(&problem::STORE_UNAVAILABLE).retry_after(5);
-    let mut finished = match api.engine.follow(id) {
-        Some(mut running) => tokio::time::timeout(wait, done(&mut running)).await.ok().flatten(),
-        None => None,
     };
-    if finished.is_none() {
-        let stored = api.engine.read(id).await.map_err(unavailable)?;
-        finished = stored.filter(|stored| stored.finished_ms.is_some()).map(Arc::new);
+    match (replayed, finished) {
+        (Some(id), _) => Ok(Carried { id, finished: wait_for(api, id, wait).await, replayed: true }),
+        (None, Some(mut finished)) => {
+            // An error means that the deletion stopped without an end; it is then not finished.
+            let ended = async { finished.wait_for(Option::is_some).await.ok().and_then(|whole| whole.clone()) };
+            let finished = tokio::time::timeout(wait, ended).await.ok().flatten();
+            Ok(Carried { id, finished, replayed: false })
+        }
+        (None, None) => Ok(Carried { id, finished: wait_for(api, id, wait).await, replayed: false }),
     }
-    Ok(Carried { id, finished, replayed: true })
 }
 
-async fn done(finished: &mut watch::Receiver<Option<Arc<Stored>>>) -> Option<Arc<Stored>> {
-    // An error means that the deletion stopped without an end; it is then not finished.
-    finished.wait_for(Option::is_some).await.ok().and_then(|stored| stored.clone())
+/// Waits a while for a deletion's end: the whole of it, if it has one part.
+pub(super) async fn wait_for(api: &Api, id: DeletionId, wait: Duration) -> Option<Arc<Whole>> {
+    if !wait.is_zero() {
+        api.engine.wait(id, wait).await;
+    }
+    let summary = api.engine.read(id).await.ok().flatten()?;
+    if summary.finished_ms.is_none() || summary.parts != 1 {
+        return None;
+    }
+    let page = api.engine.page(id, 0).await.ok().flatten()?;
+    Some(Arc::new(Whole { summary, page }))
 }
 
-pub(super) fn view<'a>(caller: &'a Caller, stored: &'a Stored) -> DeletionView<'a> {
-    DeletionView::new(stored, &caller.key.tenant)
+fn status(summary: &Summary) -> StatusCode {
+    match summary.finished_ms {
+        None => StatusCode::ACCEPTED,
+        Some(_) if summary.all_absent() => StatusCode::OK,
+        Some(_) => StatusCode::MULTI_STATUS,
+    }
 }
 
-fn answer(caller: &Caller, stored: &Stored) -> Response {
-    let status = if render::all_absent(stored) { StatusCode::OK } else { StatusCode::MULTI_STATUS };
-    json(status, &view(caller, stored))
+fn answer(caller: &Caller, whole: &Whole) -> Response {
+    let Whole { summary, page } = whole;
+    let view = DeletionView::whole(summary, std::slice::from_ref(page), &caller.key.tenant);
+    json(status(summary), &view)
 }
 
-fn answer_dry_run(caller: &Caller, submission: Submission) -> Response {
-    let (stored, calls) = plan::dry_run(submission);
-    crate::telemetry::deletion(&stored.tenant, "dry_run");
-    json(StatusCode::OK, &DeletionView::dry_run(&stored, &caller.key.tenant, calls))
+fn answer_dry_run(
+    api: &Api,
+    caller: &Caller,
+    options: Options,
+    contacts: Vec<ContactRequest>,
+) -> Result<Response, Problem> {
+    let mut intake = Intake::new(caller, options, api.engine.hash_key(), None);
+    let mut parts = Vec::new();
+    for contact in contacts {
+        parts.extend(intake.full_part());
+        intake.add(contact)?;
+    }
+    let submission = intake.finish(|fingerprint| claim(api, None, fingerprint));
+    let (summary, pages, calls) = plan::dry_run(submission, parts);
+    crate::telemetry::deletion(&summary.head.tenant, "dry_run");
+    Ok(json(StatusCode::OK, &DeletionView::dry_run(&summary, &pages, &caller.key.tenant, calls)))
 }
 
-pub(super) async fn answer_unfinished(
+/// A deletion as it stands: finished or not, with its results where they fit.
+pub(super) async fn answer_as_it_stands(
     api: &Api,
     caller: &Caller,
     id: DeletionId,
     preferences: &Preferences,
 ) -> Response {
-    let stored = api.engine.read(id).await.ok().flatten();
     // It was accepted: without a view of it, its address alone is the answer.
-    let mut response = match &stored {
-        Some(stored) => json(StatusCode::ACCEPTED, &view(caller, stored)),
-        None => json(StatusCode::ACCEPTED, &serde_json::json!({ "id": id.to_string(), "state": "running" })),
+    let Ok(summary) = lookup::summary(api, id).await else { return accepted_alone(id) };
+    let pages = lookup::pages(api, &summary).await;
+    let response = match &pages {
+        Some(pages) => json(status(&summary), &DeletionView::whole(&summary, pages, &caller.key.tenant)),
+        None => json(status(&summary), &DeletionView::brief(&summary)),
     };
-    let headers = response.headers_mut();
-    if let Ok(location) = HeaderValue::try_from(format!("/v1/deletions/{id}")) {
-        headers.insert(header::LOCATION, location);
-    }
-    headers.insert(header::RETRY_AFTER, HeaderValue::from(LOOK_AGAIN_S));
-    if let Some(applied) = &preferences.applied {
-        headers.insert(PREFERENCE_APPLIED, applied.clone());
-    }
+    preferences.mark(response, &summary)
+}
+
+/// The same without results.
+fn answer_briefly(summary: &Summary, preferences: &Preferences) -> Response {
+    preferences.mark(json(status(summary), &DeletionView::brief(summary)), summary)
+}
+
+fn accepted_alone(id: DeletionId) -> Response {
+    let known = serde_json::json!({ "id": id.to_string(), "state": "running" });
+    let mut response = json(StatusCode::ACCEPTED, &known);
+    place(response.headers_mut(), id);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(LOOK_AGAIN_S));
     response
 }
 
+impl Preferences {
+    /// What an answer before the end says besides.
+    fn mark(&self, mut response: Response, summary: &Summary) -> Response {
+        if response.status() == StatusCode::ACCEPTED {
+            let headers = response.headers_mut();
+            place(headers, summary.head.id);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(LOOK_AGAIN_S));
+            if let Some(applied) = &self.applied {
+                headers.insert(PREFERENCE_APPLIED, applied.clone());
+            }
+        }
+        response
+    }
+}
+
+fn place(headers: &mut HeaderMap, id: DeletionId) {
+    if let Ok(location) = HeaderValue::try_from(format!("/v1/deletions/{id}")) {
+        headers.insert(header::LOCATION, location);
+    }
+}
+
 /// The shorthand's answer: 200 where the contact is absent, else a problem with its outcome.
-fn answer_one(caller: &Caller, stored: &Stored) -> Result<Response, Problem> {
+fn answer_one(caller: &Caller, whole: &Whole) -> Result<Response, Problem> {
     #[derive(Serialize)]
     struct One<'a> {
         deletion: String,
         #[serde(flatten)]
         result: render::ResultView<'a>,
     }
-    let tenant = &caller.key.tenant;
-    let Some(settled) = stored.results.first().and_then(Option::as_ref) else {
+    let (tenant, head) = (&caller.key.tenant, &whole.summary.head);
+    let Some(settled) = whole.page.results.first().and_then(Option::as_ref) else {
         return Err(Problem::unsaid(&problem::INTERNAL));
     };
+    let deletion = head.id.to_string();
     if settled.absent == Some(true) {
-        let result = render::ResultView::new(stored, 0, tenant);
-        return Ok(json(StatusCode::OK, &One { deletion: stored.id.to_string(), result }));
+        let result = render::Scribe::new(&head.shares, tenant).result(&whole.page, 0);
+        return Ok(json(StatusCode::OK, &One { deletion, result }));
     }
     let kind = match settled.outcome {
         Outcome::Rejected => &problem::CONTACT_REJECTED,
@@ -253,9 +460,9 @@ fn answer_one(caller: &Caller, stored: &Stored) -> Result<Response, Problem> {
         Outcome::Skipped => &problem::CONTACT_SKIPPED,
         _ => &problem::CONTACT_UNKNOWN,
     };
-    let profile = stored.shares.first().and_then(|name| render::profile(tenant, name));
+    let profile = head.shares.first().and_then(|name| render::profile(tenant, name));
     let outcome = OutcomeView {
-        deletion: stored.id.to_string(),
+        deletion,
         outcome: settled.outcome.as_str(),
         absent: settled.absent,
         error: render::error(settled, profile),
@@ -269,7 +476,7 @@ fn answer_one(caller: &Caller, stored: &Stored) -> Result<Response, Problem> {
     })
 }
 
-fn wait_s(settled: &Settled) -> Option<u64> {
+fn wait_s(settled: &crate::engine::Settled) -> Option<u64> {
     let open = settled.reason.as_ref().is_some_and(|reason| reason.code == FaultCode::CircuitOpen);
     render::retry_after_s(settled).or(open.then_some(LOOK_AGAIN_S * 30))
 }

@@ -7,35 +7,67 @@ use aws_lc_rs::digest::{Context, SHA256};
 use aws_lc_rs::hmac;
 use http::{HeaderMap, HeaderName};
 
-use super::Problem;
-use super::submission::Submission;
+use super::{Problem, problem};
 use crate::store::Claim;
+use crate::tenants::Tenant;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The longest key, in characters.
 const LONGEST: usize = 255;
 
-/// The claim of a request that has a key. `route` is the route's template.
-pub(super) fn claim(headers: &HeaderMap, route: &str, submission: &Submission) -> Result<Option<Claim>, Problem> {
-    let Some(key) = read(headers)? else { return Ok(None) };
-    let accept = &submission.accept;
-    let scope = hash([accept.tenant.as_bytes(), route.as_bytes(), key.as_bytes()]);
-    let text = |text: &Option<String>| text.as_deref().unwrap_or_default().as_bytes().to_vec();
-    let mut parts = vec![text(&accept.reason), text(&accept.reference)];
-    for contact in &accept.contacts {
-        let Some(connection) = submission.connections.get(contact.share as usize) else { continue };
-        // Two spellings of one contact are the same request, where the connection's identifiers have several.
-        let identifier = match connection.registration.profile.admit(&contact.identifier) {
-            Ok(rule) => rule.key(&contact.identifier).into_owned(),
-            Err(_) => format!("{:?}", contact.identifier) + contact.identifier.text(),
+/// A caller's key for a request.
+#[derive(Debug)]
+pub(super) struct RequestKey<'h> {
+    pub(super) text: &'h str,
+    scope: [u8; 32],
+}
+
+impl<'h> RequestKey<'h> {
+    /// The key of a request, if it has one. `route` is the route's template.
+    pub(super) fn read(headers: &'h HeaderMap, route: &str, tenant: &Tenant) -> Result<Option<Self>, Problem> {
+        let Some(text) = read(headers)? else {
+            return if tenant.require_idempotency_key { Err(Problem::new(&problem::KEY_REQUIRED)) } else { Ok(None) };
         };
-        parts.push(connection.name.as_bytes().to_vec());
-        parts.push(contact.identifier.kind().as_str().into());
-        parts.push(identifier.into_bytes());
-        parts.push(contact.reference.as_deref().unwrap_or_default().into());
+        Ok(Some(Self { text, scope: hash([tenant.id.as_bytes(), route.as_bytes(), text.as_bytes()]) }))
     }
-    Ok(Some(Claim { scope, fingerprint: fingerprint(key, &parts) }))
+
+    /// The claim to what a fingerprint stands for. The key of a deletion that was finished before a moment is free again.
+    pub(super) fn claim(&self, fingerprint: [u8; 32], free_before_ms: i64) -> Claim {
+        Claim { scope: self.scope, fingerprint, free_before_ms }
+    }
+}
+
+/// A hash of everything that a request asks for: HMAC (RFC 2104) with the caller's key, over parts that are each
+/// preceded by their length.
+pub(super) struct Fingerprint(hmac::Context);
+
+impl Fingerprint {
+    pub(super) fn new(key: &str, reason: Option<&str>, reference: Option<&str>) -> Self {
+        let mut fingerprint = Self(hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes())));
+        for text in [reason, reference] {
+            fingerprint.part(text.unwrap_or_default().as_bytes());
+        }
+        fingerprint
+    }
+
+    /// One contact; the identifier as its connection reads it.
+    pub(super) fn add(&mut self, connection: &str, kind: &str, identifier: &[u8], reference: &str) {
+        for part in [connection.as_bytes(), kind.as_bytes(), identifier, reference.as_bytes()] {
+            self.part(part);
+        }
+    }
+
+    pub(super) fn end(self) -> [u8; 32] {
+        let mut out = [0; 32];
+        out.copy_from_slice(self.0.sign().as_ref());
+        out
+    }
+
+    fn part(&mut self, part: &[u8]) {
+        self.0.update(&(part.len() as u64).to_be_bytes());
+        self.0.update(part);
+    }
 }
 
 /// The key: a quoted string (RFC 9651, section 3.3.3), or the same without quotes.
@@ -64,18 +96,6 @@ fn hash<'p>(parts: impl IntoIterator<Item = &'p [u8]>) -> [u8; 32] {
     }
     let mut out = [0; 32];
     out.copy_from_slice(context.finish().as_ref());
-    out
-}
-
-/// HMAC (RFC 2104) over the same, with the caller's key.
-fn fingerprint(key: &str, parts: &[Vec<u8>]) -> [u8; 32] {
-    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()));
-    for part in parts {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part);
-    }
-    let mut out = [0; 32];
-    out.copy_from_slice(context.sign().as_ref());
     out
 }
 

@@ -1,15 +1,25 @@
-//! A deletion that was asked for: its state, its results as JSON Lines, and its end before the time.
+//! Deletions that were asked for: one, a list of them, and the end of one before its time. Results are `results`'.
+
+use std::collections::HashSet;
+use std::time::Duration;
 
 use adapters::Outcome;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::Response;
+use http::{HeaderMap, StatusCode, Uri};
+use serde::Serialize;
 
 use super::auth::Caller;
-use super::deletions::{Preferences, answer_unfinished, attach, view};
-use super::{Api, Problem, body, json, problem, render};
-use crate::store::{DeletionId, Stored};
+use super::deletions::{Preferences, answer_as_it_stands, wait_for};
+use super::render::DeletionView;
+use super::{Api, Problem, body, json, problem};
+use crate::store::{DeletionId, Filter, Page, Summary};
+
+/// Deletions in one page of a list, unless the caller says how many.
+const PAGE: usize = 50;
+/// The most deletions in one page of a list.
+const LARGEST_PAGE: usize = 500;
 
 /// `GET /v1/deletions/{deletion}`
 pub(super) async fn read(
@@ -17,52 +27,31 @@ pub(super) async fn read(
     caller: Caller,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
-    let stored = find(&api, &caller, path).await?;
-    Ok(json(StatusCode::OK, &view(&caller, &stored)))
+    let summary = find(&api, &caller, path).await?;
+    let view = match &pages(&api, &summary).await {
+        Some(pages) => json(StatusCode::OK, &DeletionView::whole(&summary, pages, &caller.key.tenant)),
+        None => json(StatusCode::OK, &DeletionView::brief(&summary)),
+    };
+    Ok(view)
 }
 
-/// `GET /v1/deletions/{deletion}/results`: JSON Lines, one result a line, in the order of the request.
-pub(super) async fn results(
-    State(api): State<Api>,
-    caller: Caller,
-    path: Result<Path<String>, PathRejection>,
-    uri: Uri,
-) -> Result<Response, Problem> {
-    let wanted = outcomes(uri.query().unwrap_or_default())?;
-    let stored = find(&api, &caller, path).await?;
-    let mut lines = Vec::new();
-    for index in 0..stored.results.len() {
-        let outcome = stored.results[index].as_ref().map_or(Outcome::Pending, |settled| settled.outcome);
-        if wanted.as_ref().is_none_or(|wanted| wanted.contains(&outcome)) {
-            let line = render::ResultView::new(&stored, index, &caller.key.tenant);
-            serde_json::to_writer(&mut lines, &line).map_err(|_| Problem::unsaid(&problem::INTERNAL))?;
-            lines.push(b'\n');
-        }
+/// `GET /v1/deletions`: the tenant's, newest first. A key that may not use all connections sees only what it may.
+pub(super) async fn list(State(api): State<Api>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
+    #[derive(Serialize)]
+    struct List<'a> {
+        deletions: Vec<DeletionView<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next_cursor: Option<String>,
     }
-    let mut response = lines.into_response();
-    let kind = HeaderValue::from_static("application/x-ndjson");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    Ok(response)
-}
-
-/// `?outcome=failed,unknown`: which results are wanted; all, if `None`.
-fn outcomes(query: &str) -> Result<Option<Vec<Outcome>>, Problem> {
-    let mut wanted = None;
-    // Outcomes are plain words; a comma is what some clients escape.
-    let query = query.replace("%2C", ",").replace("%2c", ",");
-    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-        let Some(("outcome", names)) = parameter.split_once('=') else {
-            return Err(Problem::invalid("?", "unknown_parameter", "expected `outcome`"));
-        };
-        let named = |name: &str| Outcome::ALL.into_iter().find(|outcome| outcome.as_str() == name);
-        let known: Option<Vec<_>> = names.split(',').map(named).collect();
-        let known = known.ok_or_else(|| {
-            let all = Outcome::ALL.map(Outcome::as_str).join(", ");
-            Problem::invalid("?outcome", "unknown_outcome", format!("expected some of {all}, with commas between them"))
-        })?;
-        wanted.get_or_insert_with(Vec::new).extend(known);
-    }
-    Ok(wanted)
+    let filter = filter(&caller, uri.query().unwrap_or_default())?;
+    let asked = filter.most;
+    // One more tells whether there is a next page.
+    let found = api.engine.list(Filter { most: asked + 1, ..filter }).await;
+    let found = found.map_err(|_| Problem::unsaid(&problem::STORE_UNAVAILABLE))?;
+    let shown = found.get(..asked).unwrap_or(&found);
+    let last = shown.last().filter(|_| found.len() > asked);
+    let next_cursor = last.map(|summary| summary.head.id.to_string());
+    Ok(json(StatusCode::OK, &List { deletions: shown.iter().map(DeletionView::brief).collect(), next_cursor }))
 }
 
 /// `POST /v1/deletions/{deletion}/cancel`: what was not sent is skipped, what is in flight gets its true outcome.
@@ -76,25 +65,120 @@ pub(super) async fn cancel(
     if body::is_announced(&headers) {
         return Err(Problem::invalid("", "body_not_allowed", "this request takes no body"));
     }
-    let id = find(&api, &caller, path).await?.id;
+    let id = find(&api, &caller, path).await?.head.id;
     let preferences = Preferences::read(&headers, api.limits.max_wait_s);
-    api.engine.cancel(id);
-    let carried = attach(&api, id, preferences.wait).await?;
-    match &carried.finished {
-        Some(stored) => Ok(json(StatusCode::OK, &view(&caller, stored))),
-        None => Ok(answer_unfinished(&api, &caller, id, &preferences).await),
+    api.engine.cancel(id).await.map_err(|_| Problem::unsaid(&problem::STORE_UNAVAILABLE).retry_after(5))?;
+    // As with a deletion that is waited for, a tenant must leave places for requests to the others.
+    let waiter = api.desk.waiters(&caller.key.tenant.id).try_acquire_owned();
+    drop(wait_for(&api, id, if waiter.is_ok() { preferences.wait } else { Duration::ZERO }).await);
+    drop(waiter);
+    let mut response = answer_as_it_stands(&api, &caller, id, &preferences).await;
+    // Whether all contacts are absent was not the question.
+    if response.status() == StatusCode::MULTI_STATUS {
+        *response.status_mut() = StatusCode::OK;
     }
+    Ok(response)
 }
 
 /// The caller's deletion with this id. Others' do not exist.
-async fn find(api: &Api, caller: &Caller, path: Result<Path<String>, PathRejection>) -> Result<Stored, Problem> {
+pub(super) async fn find(
+    api: &Api,
+    caller: &Caller,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Summary, Problem> {
     let absent = || Problem::new(&problem::NOT_FOUND);
     let id: DeletionId = path.ok().and_then(|Path(text)| text.parse().ok()).ok_or_else(absent)?;
-    let stored = api.engine.read(id).await.map_err(|_| Problem::unsaid(&problem::STORE_UNAVAILABLE))?;
-    stored.filter(|stored| may_see(caller, stored)).ok_or_else(absent)
+    let summary = api.engine.read(id).await.map_err(|_| Problem::unsaid(&problem::STORE_UNAVAILABLE))?;
+    summary.filter(|summary| may_see(caller, summary)).ok_or_else(absent)
+}
+
+/// A deletion that is known to be there.
+pub(super) async fn summary(api: &Api, id: DeletionId) -> Result<Summary, Problem> {
+    let unavailable = || Problem::unsaid(&problem::STORE_UNAVAILABLE);
+    api.engine.read(id).await.ok().flatten().ok_or_else(unavailable)
+}
+
+/// All of a deletion's results, unless they are too many for one answer.
+pub(super) async fn pages(api: &Api, summary: &Summary) -> Option<Vec<Page>> {
+    if summary.contacts as usize > api.limits.max_contacts {
+        return None;
+    }
+    let mut pages = Vec::new();
+    for part in 0..summary.parts {
+        pages.push(api.engine.page(summary.head.id, part).await.ok().flatten()?);
+    }
+    Some(pages)
 }
 
 /// A deletion is its tenant's, and only for keys that may use all its connections.
-fn may_see(caller: &Caller, stored: &Stored) -> bool {
-    stored.tenant == caller.key.tenant.id && stored.shares.iter().all(|name| caller.key.reaches(name))
+fn may_see(caller: &Caller, summary: &Summary) -> bool {
+    let head = &summary.head;
+    head.tenant == caller.key.tenant.id && head.shares.iter().all(|name| caller.key.reaches(name))
+}
+
+pub(super) fn filter(caller: &Caller, query: &str) -> Result<Filter, Problem> {
+    let mut filter = Filter {
+        tenant: caller.key.tenant.id.clone(),
+        finished: None,
+        reference: None,
+        connection: None,
+        within: caller.key.connections.as_ref().map(|names| names.iter().cloned().collect()),
+        before: None,
+        most: PAGE,
+    };
+    let mut seen = HashSet::new();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let wrong = |code, message: &str| Err(Problem::invalid(format!("?{name}"), code, message));
+        match (&*name, &*value) {
+            ("state", "running") => filter.finished = Some(false),
+            ("state", "finished") => filter.finished = Some(true),
+            ("state", _) => return wrong("unknown_state", "expected `running` or `finished`"),
+            ("reference", _) => filter.reference = Some(value.into_owned()),
+            // The store is not asked for what cannot be a name.
+            ("connection", name) if !may_name_a_connection(name) => filter.connection = Some(NOBODY.into()),
+            ("connection", _) => filter.connection = Some(value.into()),
+            ("limit", _) => match value.parse() {
+                Ok(limit @ 1..=LARGEST_PAGE) => filter.most = limit,
+                _ => return wrong("wrong_number", &format!("must be 1 to {LARGEST_PAGE}")),
+            },
+            ("cursor", _) => match value.parse() {
+                Ok(id) => filter.before = Some(id),
+                Err(_) => return wrong("unknown_cursor", "must be the `next_cursor` of a page before"),
+            },
+            _ => {
+                let known = "expected `state`, `reference`, `connection`, `limit` or `cursor`";
+                return Err(Problem::invalid("?", "unknown_parameter", known));
+            }
+        }
+        if !seen.insert(name.clone()) {
+            return wrong("duplicate_parameter", "stands more than once");
+        }
+    }
+    Ok(filter)
+}
+
+/// No connection has this name: it would have to begin with a letter or a digit.
+const NOBODY: &str = "-";
+
+/// Whether a text has only characters that names of connections have.
+fn may_name_a_connection(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-'))
+}
+
+/// `?outcome=failed,unknown`: which results are wanted; all, if `None`.
+pub(super) fn outcomes(query: &str) -> Result<Option<Vec<Outcome>>, Problem> {
+    let mut wanted = None;
+    for (name, names) in form_urlencoded::parse(query.as_bytes()) {
+        if name != "outcome" {
+            return Err(Problem::invalid("?", "unknown_parameter", "expected `outcome`"));
+        }
+        let named = |name: &str| Outcome::ALL.into_iter().find(|outcome| outcome.as_str() == name);
+        let known: Option<Vec<_>> = names.split(',').map(named).collect();
+        let known = known.ok_or_else(|| {
+            let all = Outcome::ALL.map(Outcome::as_str).join(", ");
+            Problem::invalid("?outcome", "unknown_outcome", format!("expected some of {all}, with commas between them"))
+        })?;
+        wanted.get_or_insert_with(Vec::new).extend(known);
+    }
+    Ok(wanted)
 }

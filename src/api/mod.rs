@@ -4,15 +4,20 @@ mod auth;
 mod body;
 mod connections;
 mod deletions;
+mod events;
 mod idempotency;
 mod lookup;
 mod plan;
 pub mod problem;
 mod render;
 mod request;
+mod results;
 mod submission;
+#[cfg(test)]
+mod tests;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use axum::response::{IntoResponse, Response};
@@ -21,7 +26,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-pub use auth::sha256_hex;
+pub use auth::{sha256_hex, short_hash};
 pub use body::BodyLimits;
 pub use problem::Problem;
 
@@ -37,8 +42,61 @@ pub struct Api {
     pub engine: Arc<Engine>,
     /// What a request may be.
     pub limits: Limits,
+    /// Places for bodies that are read as streams.
+    pub streams: Arc<Streams>,
+    /// Places for answers that are written as streams.
+    pub answers: Arc<Streams>,
     /// Set when the gateway takes no more deletions.
     pub stopping: CancellationToken,
+}
+
+/// How many streams there are at the same time, together and of each tenant. A body that is read as one remembers all its
+/// contacts; an answer that is written as one holds up to a part of a deletion, as long as its reader likes.
+#[derive(Debug)]
+pub struct Streams {
+    most: usize,
+    open: Mutex<HashMap<Arc<str>, usize>>,
+}
+
+/// A place for one stream.
+#[derive(Debug)]
+struct StreamPlace {
+    streams: Arc<Streams>,
+    tenant: Arc<str>,
+}
+
+impl Streams {
+    /// With so many places; no tenant may have more than half of them.
+    pub fn new(most: usize) -> Self {
+        Self { most, open: Mutex::default() }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<Arc<str>, usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place, if there is one.
+    fn enter(self: &Arc<Self>, tenant: &Arc<str>) -> Option<StreamPlace> {
+        let mut open = self.open();
+        let own = open.get(tenant).copied().unwrap_or(0);
+        if open.values().sum::<usize>() >= self.most || own >= self.most.div_ceil(2) {
+            return None;
+        }
+        open.insert(Arc::clone(tenant), own + 1);
+        Some(StreamPlace { streams: Arc::clone(self), tenant: Arc::clone(tenant) })
+    }
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        let mut open = self.streams.open();
+        if let Some(own) = open.get_mut(&self.tenant) {
+            *own -= 1;
+            if *own == 0 {
+                open.remove(&self.tenant);
+            }
+        }
+    }
 }
 
 /// What a request may be.
@@ -48,17 +106,22 @@ pub struct Limits {
     pub body: BodyLimits,
     /// Contacts in one JSON body.
     pub max_contacts: usize,
+    /// Contacts in one body of JSON Lines.
+    pub max_contacts_streamed: usize,
     /// The longest wait for an answer, in seconds.
     pub max_wait_s: u64,
+    /// How long the key of a finished deletion is kept, in milliseconds.
+    pub keep_keys_ms: i64,
 }
 
 /// The public listener's routes.
 pub fn routes(api: Api) -> Router {
     let of = |kind| move || async move { Problem::new(kind).into_response() };
     Router::new()
-        .route("/v1/deletions", post(deletions::create))
+        .route("/v1/deletions", get(lookup::list).post(deletions::create))
         .route("/v1/deletions/{deletion}", get(lookup::read))
-        .route("/v1/deletions/{deletion}/results", get(lookup::results))
+        .route("/v1/deletions/{deletion}/results", get(results::read))
+        .route("/v1/deletions/{deletion}/events", get(events::follow))
         .route("/v1/deletions/{deletion}/cancel", post(lookup::cancel))
         .route("/v1/connections", get(connections::list))
         .route("/v1/connections/{connection}", get(connections::read))

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::submission::Submission;
 use crate::engine::Settled;
-use crate::store::Stored;
+use crate::store::{Page, Part, Summary, Tally};
 use crate::tenants::Connection;
 
 /// A call that would be made.
@@ -19,31 +19,41 @@ pub(super) struct PlannedCall {
     contacts: Vec<u32>,
 }
 
-/// The results of a dry run, and its calls.
-pub(super) fn dry_run(submission: Submission) -> (Stored, Vec<PlannedCall>) {
+/// The results of a dry run, and its calls. `earlier` are the parts before the last one.
+pub(super) fn dry_run(submission: Submission, earlier: Vec<Part>) -> (Summary, Vec<Page>, Vec<PlannedCall>) {
     let Submission { accept, connections } = submission;
-    let mut results: Vec<Option<Settled>> = vec![None; accept.contacts.len()];
-    let mut put = |slot: Slot, settled: Settled| {
-        if let Some(place) = results.get_mut(slot.0 as usize) {
-            *place = Some(settled);
-        }
-    };
-    for (slot, settled) in &accept.settled {
-        put(*slot, settled.clone());
-    }
+    let mut pages = Vec::new();
     let mut calls = Vec::new();
-    for (connection, share) in connections.iter().zip(0..) {
-        let plan = connection.dialect.plan(&accept.targets(share));
-        for (slot, fault) in plan.refused {
-            put(slot, Settled::refused_here(&fault));
+    for part in earlier.iter().chain([&*accept.last]) {
+        let mut page = part.page();
+        let mut put = |slot: Slot, settled: Settled| {
+            if let Some(place) = slot.0.checked_sub(part.first).and_then(|n| page.results.get_mut(n as usize)) {
+                *place = Some(settled);
+            }
+        };
+        for (connection, share) in connections.iter().zip(0..) {
+            let plan = connection.dialect.plan(&part.targets(share));
+            for (slot, fault) in plan.refused {
+                put(slot, Settled::refused_here(&fault));
+            }
+            for call in &plan.calls {
+                call.targets.iter().for_each(|target| put(target.slot, Settled::would_delete()));
+                calls.push(planned(connection, call));
+            }
         }
-        for call in &plan.calls {
-            call.targets.iter().for_each(|target| put(target.slot, Settled::would_delete()));
-            calls.push(planned(connection, call));
-        }
+        pages.push(page);
     }
-    let stored = accept.stored(Some(accept.created_ms), results);
-    (stored, calls)
+    let mut tally = Tally::default();
+    pages.iter().for_each(|page| tally.add(&Tally::of(page.results.iter().flatten())));
+    let summary = Summary {
+        finished_ms: Some(accept.head.created_ms),
+        cancelled_ms: None,
+        contacts: accept.contacts() as u32,
+        parts: accept.parts(),
+        tally,
+        head: accept.head,
+    };
+    (summary, pages, calls)
 }
 
 fn planned(connection: &Connection, call: &Call) -> PlannedCall {

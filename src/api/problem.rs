@@ -49,8 +49,10 @@ kinds! {
         "Split the contacts over several deletions.";
     TOO_MANY_CONTACTS "too_many_contacts" PAYLOAD_TOO_LARGE "There are too many contacts in one deletion."
         "Split the contacts over several deletions.";
-    UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The body must be application/json."
-        "Send `Content-Type: application/json`, without a content coding.";
+    UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The body must be JSON or JSON Lines."
+        "Send `Content-Type: application/json` or `application/x-ndjson`, without a content coding.";
+    KEY_REQUIRED "idempotency_key_required" PRECONDITION_REQUIRED "An idempotency key is needed."
+        "This tenant asks for an `Idempotency-Key` with every deletion. Send a new one with each new request.";
     KEY_REUSED "idempotency_key_reused" UNPROCESSABLE_ENTITY "The idempotency key was used for another request."
         "Send a new key with a new request, and the same key only with the same contacts, connection and options.";
     OVERLOADED "overloaded" SERVICE_UNAVAILABLE "The gateway has too much to do."

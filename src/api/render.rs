@@ -1,5 +1,7 @@
 //! Deletions and results as the contract writes them. Identifiers are not known here: index and reference name a contact.
 
+use std::sync::Arc;
+
 use adapters::{FaultCode, IdentifierRule, Outcome, Profile, UpstreamWord};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
@@ -7,10 +9,10 @@ use serde::{Serialize, Serializer};
 use super::plan::PlannedCall;
 use crate::clock;
 use crate::engine::{Retry, Settled};
-use crate::store::Stored;
+use crate::store::{Page, Summary, Tally};
 use crate::tenants::Tenant;
 
-/// A deletion with its results.
+/// A deletion, with its results or without.
 #[derive(Serialize)]
 pub(super) struct DeletionView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -22,56 +24,79 @@ pub(super) struct DeletionView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     finished_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    cancelled_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reference: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections: Option<&'a [Arc<str>]>,
     counts: Counts,
     #[serde(skip_serializing_if = "Option::is_none")]
     calls: Option<Vec<PlannedCall>>,
-    results: Results<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    results: Option<Results<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    results_url: Option<String>,
 }
 
 impl<'a> DeletionView<'a> {
     /// A dry run is nowhere put down, so it has no id.
-    pub(super) fn dry_run(stored: &'a Stored, tenant: &'a Tenant, calls: Vec<PlannedCall>) -> Self {
-        Self { id: None, dry_run: Some(true), calls: Some(calls), ..Self::new(stored, tenant) }
+    pub(super) fn dry_run(
+        summary: &'a Summary,
+        pages: &'a [Page],
+        tenant: &'a Tenant,
+        calls: Vec<PlannedCall>,
+    ) -> Self {
+        Self { id: None, dry_run: Some(true), calls: Some(calls), ..Self::whole(summary, pages, tenant) }
     }
 
-    pub(super) fn new(stored: &'a Stored, tenant: &'a Tenant) -> Self {
+    /// With all results.
+    pub(super) fn whole(summary: &'a Summary, pages: &'a [Page], tenant: &'a Tenant) -> Self {
+        let results = Some(Results { shares: &summary.head.shares, pages, tenant });
+        // Of a deletion that runs, the pages may know more than the summary: what is counted is what is shown.
+        let tally = Tally::of(pages.iter().flat_map(|page| page.results.iter().flatten()));
+        let counts = Counts { requested: summary.contacts, tally };
+        Self { results, counts, connections: None, results_url: None, ..Self::brief(summary) }
+    }
+
+    /// Without results, but with where they are.
+    pub(super) fn brief(summary: &'a Summary) -> Self {
+        let head = &summary.head;
         Self {
-            id: Some(stored.id.to_string()),
+            id: Some(head.id.to_string()),
             dry_run: None,
-            state: if stored.finished_ms.is_some() { "finished" } else { "running" },
-            created_at: clock::rfc3339(stored.created_ms),
-            finished_at: stored.finished_ms.map(clock::rfc3339),
-            reason: stored.reason.as_deref(),
-            reference: stored.reference.as_deref(),
-            counts: Counts::of(&stored.results),
+            state: if summary.finished_ms.is_some() { "finished" } else { "running" },
+            created_at: clock::rfc3339(head.created_ms),
+            finished_at: summary.finished_ms.map(clock::rfc3339),
+            cancelled_at: summary.cancelled_ms.map(clock::rfc3339),
+            reason: head.reason.as_deref(),
+            reference: head.reference.as_deref(),
+            connections: Some(&head.shares),
+            counts: Counts { requested: summary.contacts, tally: summary.tally },
             calls: None,
-            results: Results { stored, tenant },
+            results: None,
+            results_url: Some(format!("/v1/deletions/{}/results", head.id)),
         }
     }
 }
 
 /// How many contacts have which outcome.
-pub(super) struct Counts([usize; Outcome::ALL.len()]);
-
-impl Counts {
-    pub(super) fn of(results: &[Option<Settled>]) -> Self {
-        let mut counts = [0; Outcome::ALL.len()];
-        for result in results {
-            counts[result.as_ref().map_or(Outcome::Pending, |settled| settled.outcome) as usize] += 1;
-        }
-        Self(counts)
-    }
+struct Counts {
+    requested: u32,
+    tally: Tally,
 }
 
 impl Serialize for Counts {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(1 + self.0.len()))?;
-        map.serialize_entry("requested", &self.0.iter().sum::<usize>())?;
+        let mut map = serializer.serialize_map(Some(1 + Outcome::ALL.len()))?;
+        map.serialize_entry("requested", &self.requested)?;
         for outcome in Outcome::ALL {
-            map.serialize_entry(outcome.as_str(), &self.0[outcome as usize])?;
+            let count = match outcome {
+                Outcome::Pending => self.requested.saturating_sub(self.tally.total()),
+                settled => self.tally.settled[settled as usize],
+            };
+            map.serialize_entry(outcome.as_str(), &count)?;
         }
         map.end()
     }
@@ -79,17 +104,78 @@ impl Serialize for Counts {
 
 /// The results, in the order of the request.
 pub(super) struct Results<'a> {
-    stored: &'a Stored,
+    shares: &'a [Arc<str>],
+    pages: &'a [Page],
     tenant: &'a Tenant,
 }
 
 impl Serialize for Results<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut list = serializer.serialize_seq(Some(self.stored.results.len()))?;
-        for index in 0..self.stored.results.len() {
-            list.serialize_element(&ResultView::new(self.stored, index, self.tenant))?;
+        let count = self.pages.iter().map(|page| page.contacts.len()).sum();
+        let mut list = serializer.serialize_seq(Some(count))?;
+        let mut scribe = Scribe::new(self.shares, self.tenant);
+        for page in self.pages {
+            for n in 0..page.contacts.len() {
+                list.serialize_element(&scribe.result(page, n))?;
+            }
         }
         list.end()
+    }
+}
+
+/// Writes results one after the other, from the first one on, and remembers what later duplicates need to know of them.
+pub(super) struct Scribe<'a> {
+    shares: &'a [Arc<str>],
+    tenant: &'a Tenant,
+    absent: Absences,
+}
+
+/// Whether the contacts so far are known to be absent, in the order of slots.
+#[derive(Default)]
+pub(super) struct Absences(Vec<Option<bool>>);
+
+impl<'a> Scribe<'a> {
+    pub(super) fn new(shares: &'a [Arc<str>], tenant: &'a Tenant) -> Self {
+        Self::go_on(shares, tenant, Absences::default())
+    }
+
+    /// Goes on where another left off.
+    pub(super) fn go_on(shares: &'a [Arc<str>], tenant: &'a Tenant, absent: Absences) -> Self {
+        Self { shares, tenant, absent }
+    }
+
+    /// What whoever goes on needs.
+    pub(super) fn pause(self) -> Absences {
+        self.absent
+    }
+
+    /// The next result: that of the contact at place `n` of a page.
+    pub(super) fn result<'p>(&mut self, page: &'p Page, n: usize) -> ResultView<'p>
+    where
+        'a: 'p,
+    {
+        let settled = page.results.get(n).and_then(Option::as_ref);
+        let absent = match settled.and_then(|settled| settled.duplicate_of) {
+            // A twin stands before its duplicates.
+            Some(twin) => self.absent.0.get(twin.0 as usize).copied().flatten(),
+            None => settled.and_then(|settled| settled.absent),
+        };
+        self.absent.0.push(absent);
+        let asked = page.contacts.get(n);
+        let connection = asked.and_then(|asked| self.shares.get(asked.share as usize)).map_or("", |name| name);
+        ResultView {
+            index: page.first as usize + n,
+            r#ref: asked.and_then(|asked| asked.reference.as_deref()),
+            connection,
+            outcome: settled.map_or(Outcome::Pending, |settled| settled.outcome).as_str(),
+            absent,
+            evidence: settled.map_or("none", |settled| settled.evidence.as_str()),
+            attempts: settled.map_or(0, |settled| settled.attempts),
+            retry: settled.and_then(|settled| settled.retry).map(Retry::as_str),
+            retry_after_s: settled.and_then(retry_after_s),
+            duplicate_of: settled.and_then(|settled| settled.duplicate_of).map(|slot| slot.0),
+            error: settled.and_then(|settled| error(settled, profile(self.tenant, connection))),
+        }
     }
 }
 
@@ -123,44 +209,9 @@ pub(super) struct ErrorView {
     upstream: Option<UpstreamWord>,
 }
 
-impl<'a> ResultView<'a> {
-    pub(super) fn new(stored: &'a Stored, index: usize, tenant: &Tenant) -> Self {
-        let asked = stored.contacts.get(index);
-        let connection = asked.and_then(|asked| stored.shares.get(asked.share as usize)).map_or("", |name| name);
-        let settled = stored.results.get(index).and_then(Option::as_ref);
-        Self {
-            index,
-            r#ref: asked.and_then(|asked| asked.reference.as_deref()),
-            connection,
-            outcome: settled.map_or(Outcome::Pending, |settled| settled.outcome).as_str(),
-            absent: absent(stored, index),
-            evidence: settled.map_or("none", |settled| settled.evidence.as_str()),
-            attempts: settled.map_or(0, |settled| settled.attempts),
-            retry: settled.and_then(|settled| settled.retry).map(Retry::as_str),
-            retry_after_s: settled.and_then(retry_after_s),
-            duplicate_of: settled.and_then(|settled| settled.duplicate_of).map(|slot| slot.0),
-            error: settled.and_then(|settled| error(settled, profile(tenant, connection))),
-        }
-    }
-}
-
 /// The profile behind a connection's name, to say what its identifiers look like.
 pub(super) fn profile(tenant: &Tenant, connection: &str) -> Option<&'static Profile> {
     tenant.connections.get(connection).map(|connection| connection.registration.profile)
-}
-
-/// Whether a contact is known to be absent; a duplicate is what its twin is.
-pub(super) fn absent(stored: &Stored, index: usize) -> Option<bool> {
-    let settled = stored.results.get(index)?.as_ref()?;
-    match settled.duplicate_of {
-        Some(twin) => stored.results.get(twin.0 as usize)?.as_ref()?.absent,
-        None => settled.absent,
-    }
-}
-
-/// Whether every contact is known to be absent.
-pub(super) fn all_absent(stored: &Stored) -> bool {
-    (0..stored.results.len()).all(|index| absent(stored, index) == Some(true))
 }
 
 pub(super) fn retry_after_s(settled: &Settled) -> Option<u64> {

@@ -59,7 +59,7 @@ pub(super) fn parse(body: &[u8]) -> Result<DeletionRequest, Problem> {
     let request: DeletionRequest = match serde_json::from_slice(body) {
         Ok(request) => request,
         // Once more with paths: that is only worth its time where something is wrong.
-        Err(err) => return Err(explain(body, &err)),
+        Err(err) => return Err(explain::<DeletionRequest>(body, &err, "")),
     };
     let mut errors = Vec::new();
     let mut too_long = |pointer: String, text: Option<&str>| {
@@ -85,16 +85,39 @@ pub(super) fn parse(body: &[u8]) -> Result<DeletionRequest, Problem> {
     if errors.is_empty() { Ok(request) } else { Err(Problem::violations(errors)) }
 }
 
-fn explain(body: &[u8], first: &serde_json::Error) -> Problem {
+/// Reads one line of JSON Lines: the contact at this index, or what is wrong with it and where.
+pub(super) fn parse_line(line: &[u8], index: usize, number: usize) -> Result<ContactRequest, Problem> {
+    let at = format!("/contacts/{index}");
+    let wrong = |problem: Problem| problem.detail(format!("At line {number} of the body."));
+    let contact: ContactRequest =
+        serde_json::from_slice(line).map_err(|err| wrong(explain::<ContactRequest>(line, &err, &at)))?;
+    if contact.reference.as_deref().is_some_and(|text| text.chars().count() > MAX_TEXT) {
+        let message = format!("must have at most {MAX_TEXT} characters");
+        return Err(wrong(Problem::invalid(format!("{at}/ref"), "too_long", message)));
+    }
+    Ok(contact)
+}
+
+/// A text of the caller's from a query parameter, if it is not too long.
+pub(super) fn short(name: &str, text: String) -> Result<String, Problem> {
+    if text.chars().count() > MAX_TEXT {
+        let message = format!("must have at most {MAX_TEXT} characters");
+        return Err(Problem::invalid(format!("?{name}"), "too_long", message));
+    }
+    Ok(text)
+}
+
+/// `at` stands before the pointer: where in the request the text is.
+fn explain<'b, T: Deserialize<'b>>(body: &'b [u8], first: &serde_json::Error, at: &str) -> Problem {
     use serde_json::error::Category;
     let mut reader = serde_json::Deserializer::from_slice(body);
-    let found = serde_path_to_error::deserialize::<_, DeletionRequest>(&mut reader);
+    let found = serde_path_to_error::deserialize::<_, T>(&mut reader);
     let (path, err) = match found {
-        Err(err) => (pointer(err.path()), err.into_inner()),
+        Err(err) => (at.to_owned() + &pointer(err.path()), err.into_inner()),
         // The object is sound; something follows it.
         Ok(_) => {
             let place = format!("at line {}, column {}", first.line(), first.column());
-            return Problem::new(&problem::INVALID_JSON).detail(format!("Something follows the JSON object, {place}."));
+            return Problem::new(&problem::INVALID_JSON).detail(format!("Something follows the JSON value, {place}."));
         }
     };
     let place = format!("at line {}, column {}", err.line(), err.column());

@@ -1,6 +1,7 @@
-//! The command line: one file a command. Data goes to stdout, progress and logs to stderr.
+//! The command line: one file or folder a command. Data goes to stdout, progress and logs to stderr.
 //!
-//! Exit codes: 0 all is well, 1 it ran and not all is well, 2 usage or configuration, 3 the gateway could not be reached.
+//! Exit codes: 0 all is well, 1 it ran and not all is well, 2 usage or configuration, 3 the gateway could not be
+//! reached, or the end not be learnt.
 
 mod check;
 mod delete;
@@ -11,6 +12,7 @@ mod mock;
 mod output;
 mod plan;
 mod serve;
+mod store;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,11 +41,14 @@ enum Command {
     /// Print what would be sent for some contacts, without credentials; sends nothing
     Plan(plan::Plan),
     /// Ask a running gateway to delete contacts
-    Delete(delete::Delete),
+    Delete(Box<delete::Delete>),
     /// List the dialects and what each can do
     Dialects(dialects::Dialects),
     /// Serve mock upstreams for tests
     Mock(mock::MockCommand),
+    /// Look after the store: check it, copy it, forget what is old
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Make keys for callers of the gateway
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -80,7 +85,7 @@ enum Failure {
     Usage(String),
     /// It ran and did not succeed: exit code 1.
     Failed(String),
-    /// The gateway could not be reached: exit code 3.
+    /// The gateway could not be reached, or the end not be learnt: exit code 3.
     Unreachable(String),
 }
 
@@ -97,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Delete(command) => on_runtime(command.run()),
         Command::Dialects(command) => command.run(),
         Command::Mock(command) => on_runtime(command.run()),
+        Command::Store(command) => on_runtime(command.run()),
         Command::Key(command) => command.run(),
         Command::Completions { shell } => {
             // Into memory first: it would panic where a reader such as `head` has gone away.

@@ -1,24 +1,36 @@
 //! Drives deletions: the only part of the engine that waits.
 //!
-//! A deletion runs on a task of the engine's own, so a caller who hangs up changes nothing. Its shares run side by
-//! side; in each, the state machine says what to send and the ledger is told before and after. It decides nothing.
+//! A part of a deletion runs on a task of the engine's own, so a caller who hangs up changes nothing. What does not fit
+//! into memory now waits in the ledger, and is claimed when there is room for it: always of the tenant with the least work. Where
+//! several gateways share a ledger, each claims what the others do not work, and renews what it works itself. It
+//! decides nothing: in each share, the state machine says what to send.
 
-use std::collections::HashMap;
-use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+mod draft;
+mod register;
+mod retention;
+#[cfg(test)]
+mod tests;
+mod work;
 
-use adapters::{FaultCode, Slot};
-use bytes::Bytes;
-use futures_util::future::join_all;
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use super::{Backoff, Lost, Policy, Settled, Share, Step, Ticket, settle_without_a_dialect};
-use crate::outbound::{Permit, Upstream};
-use crate::store::{Accept, Accepted, DeletionId, Intent, Ledger, Record, ShareKey, StoreError, Stored, Unfinished};
+pub use self::draft::Draft;
+use self::draft::{count, count_settled_here};
+use self::register::{Leaving, Register, Running};
+pub use self::retention::Retention;
+use super::Settled;
+use crate::outbound::Upstream;
+use crate::store::{
+    Accept, Accepted, Claim, DeletionId, Filter, Head, Hold, Job, Ledger, Page, PartKey, StoreError, Summary,
+};
 use crate::tenants::Connection;
 use crate::{clock, telemetry};
 
@@ -27,9 +39,13 @@ pub struct Engine {
     ledger: Arc<dyn Ledger>,
     bounds: Bounds,
     tasks: TaskTracker,
-    running: Mutex<Register>,
+    register: Register,
+    /// Set when nothing more may be claimed.
+    closing: CancellationToken,
     /// Set when nothing more may be sent.
     halt: CancellationToken,
+    /// Told when a part may wait in the ledger, or there is room for one.
+    stirred: watch::Sender<()>,
 }
 
 /// How much and how long.
@@ -37,39 +53,14 @@ pub struct Engine {
 pub struct Bounds {
     /// A deletion gives up what is not in flight so many milliseconds after it was accepted.
     pub deadline_ms: u64,
-    /// Contacts of deletions that are not finished.
+    /// Contacts of deletions that are not finished, here and in the ledger.
     pub max_open_contacts: usize,
     /// Of them, of one tenant.
     pub max_open_contacts_per_tenant: usize,
-}
-
-/// What runs here.
-#[derive(Default)]
-struct Register {
-    all: HashMap<DeletionId, Running>,
-    open_contacts: usize,
-    by_tenant: HashMap<Arc<str>, usize>,
-}
-
-/// Takes a deletion off the register when its task ends, however it ends.
-struct Leaving {
-    engine: Arc<Engine>,
-    deletion: Arc<Accept>,
-}
-
-/// Why a share stopped before its end.
-#[derive(Debug)]
-enum Stopped {
-    /// What it learnt could not be put down.
-    Store(StoreError),
-    /// The process is about to end: the ledger has what is left.
-    Halted,
-}
-
-impl From<StoreError> for Stopped {
-    fn from(err: StoreError) -> Self {
-        Self::Store(err)
-    }
+    /// Contacts of the parts that are worked here.
+    pub max_worked_contacts: usize,
+    /// Of them, of one tenant.
+    pub max_worked_contacts_per_tenant: usize,
 }
 
 /// One share's way out: the connection and its runtime side.
@@ -81,114 +72,256 @@ pub struct Route {
     pub upstream: Arc<Upstream>,
 }
 
+/// The ways out of a deletion's shares, as far as there are any.
+pub type Routes = Vec<Option<Route>>;
+
 /// A deletion that was handed to the engine.
 pub struct Handle {
     /// Told when the ledger has the deletion, or why it has not. Only a new one is carried out.
     pub accepted: oneshot::Receiver<Result<Accepted, StoreError>>,
-    /// The deletion with all its results, once it is finished.
-    pub finished: watch::Receiver<Option<Arc<Stored>>>,
+    /// The deletion with all its results, once it is finished; `None` if it waits in the ledger.
+    pub finished: Option<Finished>,
 }
 
-#[derive(Clone)]
-struct Running {
-    cancel: CancellationToken,
-    finished: watch::Receiver<Option<Arc<Stored>>>,
+/// Tells the end of a deletion that runs here.
+pub type Finished = watch::Receiver<Option<Arc<Whole>>>;
+
+/// A finished deletion of one part, with its results.
+#[derive(Debug)]
+pub struct Whole {
+    /// The deletion.
+    pub summary: Summary,
+    /// Its only part.
+    pub page: Page,
 }
 
-/// How a call ended, still with what it needs to be told on.
-struct Ended {
-    ticket: Ticket,
-    permit: Option<Permit>,
-    reply: Result<Result<http::Response<Bytes>, Lost>, Stopped>,
-}
-
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        let mut register = self.engine.register();
-        let contacts = self.deletion.contacts.len();
-        register.all.remove(&self.deletion.id);
-        register.open_contacts -= contacts;
-        if let Some(open) = register.by_tenant.get_mut(&self.deletion.tenant) {
-            *open -= contacts;
-            if *open == 0 {
-                register.by_tenant.remove(&self.deletion.tenant);
-            }
-        }
-        telemetry::running(register.all.len());
-    }
-}
+/// How often somebody who waits for a deletion that runs elsewhere looks at the ledger.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// How often a gateway that shares its ledger looks for work that others left.
+const CLAIM_AGAIN: Duration = Duration::from_secs(1);
+/// After an error of the ledger, or with a ledger of its own, there is no hurry.
+const RARELY: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// With nothing running.
     pub fn new(ledger: Arc<dyn Ledger>, bounds: Bounds) -> Self {
-        let (tasks, running, halt) = (TaskTracker::new(), Mutex::default(), CancellationToken::new());
-        Self { ledger, bounds, tasks, running, halt }
+        let register = Register::new(bounds);
+        let (closing, halt) = (CancellationToken::new(), CancellationToken::new());
+        let stirred = watch::Sender::new(());
+        Self { ledger, bounds, tasks: TaskTracker::new(), register, closing, halt, stirred }
     }
 
     /// Whether a deletion of this size can be taken beside those that are not finished.
-    pub fn has_room(&self, deletion: &Accept) -> bool {
-        let register = self.register();
-        let of_tenant = register.by_tenant.get(&deletion.tenant).copied().unwrap_or(0);
-        let contacts = deletion.contacts.len();
-        // One alone is always taken, however large requests may be.
-        let fits = |open: usize, most: usize| open == 0 || open + contacts <= most;
-        fits(register.open_contacts, self.bounds.max_open_contacts)
-            && fits(of_tenant, self.bounds.max_open_contacts_per_tenant)
+    pub fn has_room(&self, tenant: &Arc<str>, contacts: usize) -> bool {
+        self.register.has_room(tenant, contacts)
+    }
+
+    /// Begins a deletion that arrives in parts.
+    pub fn draft(self: &Arc<Self>, id: DeletionId, tenant: &Arc<str>) -> Draft {
+        Draft {
+            engine: Arc::clone(self),
+            id,
+            tenant: Arc::clone(tenant),
+            is_down: false,
+            settled: BTreeMap::new(),
+            adding: None,
+        }
     }
 
     /// Takes a deletion: accepts it in the ledger, then carries it out, whether or not anybody keeps the handle.
-    /// `routes` has one entry for each of its shares.
-    pub fn submit(self: &Arc<Self>, deletion: Accept, routes: Vec<Route>) -> Handle {
+    /// `draft` has the parts before its last one, `routes` one entry for each of its shares. One that does not fit beside
+    /// what is worked here waits in the ledger.
+    pub fn submit(self: &Arc<Self>, deletion: Accept, mut draft: Draft, routes: Vec<Route>) -> Handle {
         let (accepted_tx, accepted) = oneshot::channel();
-        let deletion = Arc::new(deletion);
-        let (running, finished_tx, leaving) = self.enter(&deletion);
-        let finished = running.finished.clone();
-        let routes: Vec<_> = routes.into_iter().map(Some).collect();
-        let span = tracing::error_span!("deletion", id = %deletion.id, tenant = %deletion.tenant);
+        let tenant = Arc::clone(&deletion.head.tenant);
+        let contacts = deletion.contacts();
+        count(&deletion.last, &mut draft.settled);
+        let open = contacts.saturating_sub(draft.settled.values().sum());
+        // Before it is accepted: by then, others may have worked it to its end.
+        self.register.opened(&tenant, open);
+        let hold = deletion.parts() == 1 && self.register.may_start(&tenant, contacts);
+        let deletion = Arc::new(Accept { hold, ..deletion });
+        let span = tracing::error_span!("deletion", id = %deletion.head.id, %tenant);
+        let routes: Routes = routes.into_iter().map(Some).collect();
+        let entered = hold.then(|| {
+            let job = Job::first(&deletion);
+            let (finished_tx, finished) = watch::channel(None);
+            let (leaving, running) = self.enter(&job, Some(finished.clone()), Instant::now());
+            (job, leaving, running, finished_tx, finished)
+        });
+        let finished = entered.as_ref().map(|entered| entered.4.clone());
+        let engine = Arc::clone(self);
         let task = async move {
-            let engine = &leaving.engine;
             let accepted = engine.ledger.accept(Arc::clone(&deletion)).await;
             let go_on = accepted == Ok(Accepted::New);
+            // Where the ledger did not say what became of it, it is thrown away, unless it was accepted.
+            draft.is_down &= accepted.is_err();
+            if go_on {
+                telemetry::deletion(&tenant, "accepted");
+                count_settled_here(&draft.settled, &routes);
+            } else {
+                engine.register.settled(&tenant, open);
+            }
+            drop(draft);
             // Nobody may be listening any more; the deletion goes on all the same.
             let _ = accepted_tx.send(accepted);
-            if go_on {
-                telemetry::deletion(&deletion.tenant, "accepted");
-                count_settled_here(&deletion, &routes);
-                engine.run(&deletion, &routes, 1, None, &running.cancel, finished_tx).await;
+            match entered {
+                Some((job, leaving, running, finished_tx, _)) if go_on => {
+                    drop(deletion);
+                    running.accepted();
+                    engine.carry_out(job, &routes, &running, Some(finished_tx)).await;
+                    leaving.in_order();
+                }
+                Some((_, leaving, ..)) => leaving.in_order(),
+                // Nothing of it waits to be claimed, so nobody else would close it.
+                None if go_on && open == 0 => {
+                    engine.close(&deletion.head).await;
+                }
+                None => engine.stir(),
             }
         };
         self.tasks.spawn(task.instrument(span));
         Handle { accepted, finished }
     }
 
-    /// Goes on with a deletion that an earlier process left unfinished. A share without a route waits for its time to be
-    /// over, or for being cancelled.
-    pub fn resume(self: &Arc<Self>, unfinished: Unfinished, routes: Vec<Option<Route>>) {
-        let (running, finished_tx, leaving) = self.enter(&unfinished.deletion);
-        let deletion = Arc::clone(&unfinished.deletion);
-        let span = tracing::error_span!("deletion", id = %deletion.id, tenant = %deletion.tenant);
-        let task = async move {
-            let fence = unfinished.fence;
-            let engine = &leaving.engine;
-            engine.run(&deletion, &routes, fence, Some(&unfinished), &running.cancel, finished_tx).await;
-        };
-        self.tasks.spawn(task.instrument(span));
+    /// Looks at what an earlier process left. To be called before anything is submitted.
+    pub async fn begin(&self) -> Result<(), StoreError> {
+        // A crash may have come between the last result and the end.
+        for head in self.ledger.ended().await? {
+            self.close(&head).await;
+        }
+        self.count_what_is_open().await
     }
 
-    /// Stops sending for a deletion, if it runs here: what was not sent is skipped.
-    pub fn cancel(&self, id: DeletionId) {
-        let running = self.register().all.get(&id).cloned();
-        running.inspect(|running| running.cancel.cancel());
+    async fn count_what_is_open(&self) -> Result<(), StoreError> {
+        self.register.set_backlog(self.ledger.backlog().await?);
+        Ok(())
     }
 
-    /// A deletion and its results so far.
-    pub async fn read(&self, id: DeletionId) -> Result<Option<Stored>, StoreError> {
+    /// Claims what waits in the ledger, as long as there is room for it, until the engine closes. `routes` finds the ways
+    /// out of a deletion's shares; one without a way out waits for its time to be over, or for being cancelled.
+    pub async fn dispatch(self: Arc<Self>, routes: impl Fn(&Head) -> Routes + Send) {
+        let mut stirred = self.stirred.subscribe();
+        let shared = self.ledger.lease().is_some();
+        let mut counted = Instant::now();
+        while !self.closing.is_cancelled() {
+            stirred.mark_unchanged();
+            // What others accept and carry out shows in the ledger alone.
+            if shared && counted.elapsed() > RARELY && self.count_what_is_open().await.is_ok() {
+                counted = Instant::now();
+            }
+            let mut again = if shared { CLAIM_AGAIN } else { RARELY };
+            while !self.closing.is_cancelled()
+                && self.register.holds_all()
+                && let Some(loads) = self.register.loads()
+            {
+                // Counted from before the claim: what the ledger counts from lies later.
+                let asked = Instant::now();
+                match self.ledger.claim(Arc::new(loads)).await {
+                    Ok(Some(job)) => self.take_up(job, &routes, asked),
+                    Ok(None) => break,
+                    Err(err) => {
+                        tracing::error!(error = %err, "the ledger does not hand out what waits in it");
+                        again = RARELY;
+                        break;
+                    }
+                }
+            }
+            tokio::select! {
+                () = self.closing.cancelled() => {}
+                _ = stirred.changed() => {}
+                () = tokio::time::sleep(again) => {}
+            }
+        }
+    }
+
+    /// Keeps what is worked here, where the ledger is shared, until the engine is closed and nothing is worked any more.
+    pub async fn keep(self: Arc<Self>) {
+        let Some(lease) = self.ledger.lease() else { return };
+        let mut stirred = self.stirred.subscribe();
+        let pause = (lease / 4).min(CLAIM_AGAIN);
+        loop {
+            let keys = self.register.keys();
+            if keys.is_empty() && self.closing.is_cancelled() {
+                return;
+            }
+            if !keys.is_empty() {
+                self.renew(keys, lease).await;
+            }
+            let rest = tokio::time::sleep(pause);
+            if self.closing.is_cancelled() {
+                tokio::select! { () = rest => {}, _ = stirred.changed() => {} }
+            } else {
+                rest.await;
+            }
+        }
+    }
+
+    /// Renews leases. Whether every one of the parts is still held.
+    async fn renew(&self, keys: Vec<PartKey>, lease: Duration) -> bool {
+        // Counted from before the question: what the ledger counts from lies later.
+        let until = Instant::now() + lease;
+        let Ok(holds) = self.ledger.renew(keys.clone()).await else { return false };
+        for (key, hold) in keys.iter().zip(&holds) {
+            self.register.renewed(*key, *hold, until);
+        }
+        holds.iter().all(|hold| *hold != Hold::Lost)
+    }
+
+    /// Stops sending for a deletion: what was not sent is skipped. Durable when this returns.
+    pub async fn cancel(&self, id: DeletionId) -> Result<(), StoreError> {
+        self.ledger.cancel(id, clock::unix_ms()).await?;
+        self.register.cancel(id);
+        self.stir();
+        Ok(())
+    }
+
+    /// What was asked for before under a key.
+    pub async fn claimed(&self, claim: Claim) -> Result<Accepted, StoreError> {
+        self.ledger.claimed(claim).await
+    }
+
+    /// A deletion without its contacts.
+    pub async fn read(&self, id: DeletionId) -> Result<Option<Summary>, StoreError> {
         self.ledger.read(id).await
     }
 
-    /// The deletion with all its results, once it is finished, if it runs here.
-    pub fn follow(&self, id: DeletionId) -> Option<watch::Receiver<Option<Arc<Stored>>>> {
-        self.register().all.get(&id).map(|running| running.finished.clone())
+    /// One part's contacts and results so far.
+    pub async fn page(&self, id: DeletionId, part: u32) -> Result<Option<Page>, StoreError> {
+        self.ledger.page(id, part).await
+    }
+
+    /// A tenant's deletions, newest first.
+    pub async fn list(&self, filter: Filter) -> Result<Vec<Summary>, StoreError> {
+        self.ledger.list(filter).await
+    }
+
+    /// The end of a deletion, if it runs here as one part.
+    pub fn follow(&self, id: DeletionId) -> Option<Finished> {
+        self.register.follow(id)
+    }
+
+    /// Waits a while for the end of a deletion, wherever it runs. Whether it came, as far as the ledger can be read.
+    pub async fn wait(&self, id: DeletionId, wait: Duration) -> bool {
+        let end = Instant::now() + wait;
+        loop {
+            if let Some(mut finished) = self.follow(id) {
+                let ended = async { drop(finished.wait_for(Option::is_some).await) };
+                let _ = tokio::time::timeout_at(end, ended).await;
+            }
+            match self.read(id).await {
+                Ok(Some(summary)) if summary.finished_ms.is_some() => return true,
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return false,
+            }
+            if Instant::now() + LOOK_AGAIN > end {
+                return false;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = self.halt.cancelled() => return false,
+            }
+        }
     }
 
     /// Whether the ledger can be written to.
@@ -196,277 +329,148 @@ impl Engine {
         self.ledger.healthy()
     }
 
-    /// Waits until everything that runs has ended. What is started afterwards is waited for as well.
+    /// The key of identifiers' hashes.
+    pub fn hash_key(&self) -> [u8; 16] {
+        self.ledger.hash_key()
+    }
+
+    /// Runs something that is waited for when the engine ends.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    /// Claims nothing more.
+    pub fn close_claims(&self) {
+        self.closing.cancel();
+    }
+
+    /// Claims nothing more, and waits until everything that runs has ended. What is started afterwards is waited for as
+    /// well.
     pub async fn idle(&self) {
+        self.close_claims();
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// Starts no further call. Calls in flight come to their end, and what is left stands in the ledger.
+    /// Whether the engine claims nothing more.
+    pub fn closing(&self) -> &CancellationToken {
+        &self.closing
+    }
+
+    /// Claims nothing more and starts no further call. Calls in flight come to their end, and what is left stands in the
+    /// ledger.
     pub fn halt(&self) {
+        self.closing.cancel();
         self.halt.cancel();
     }
 
-    fn enter(self: &Arc<Self>, deletion: &Arc<Accept>) -> (Running, watch::Sender<Option<Arc<Stored>>>, Leaving) {
-        let (finished_tx, finished) = watch::channel(None);
-        let running = Running { cancel: CancellationToken::new(), finished };
-        let mut register = self.register();
-        register.all.insert(deletion.id, running.clone());
-        register.open_contacts += deletion.contacts.len();
-        *register.by_tenant.entry(Arc::clone(&deletion.tenant)).or_default() += deletion.contacts.len();
-        telemetry::running(register.all.len());
-        drop(register);
-        (running, finished_tx, Leaving { engine: Arc::clone(self), deletion: Arc::clone(deletion) })
+    fn stir(&self) {
+        self.stirred.send_replace(());
     }
 
-    fn register(&self) -> std::sync::MutexGuard<'_, Register> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Goes on with a part that waited in the ledger.
+    fn take_up(self: &Arc<Self>, job: Job, routes: &impl Fn(&Head) -> Routes, asked: Instant) {
+        let routes = routes(&job.head);
+        let (leaving, running) = self.enter(&job, None, asked);
+        let span = tracing::error_span!("deletion", id = %job.head.id, tenant = %job.head.tenant, part = job.key.part);
+        if job.key.fence > 1 {
+            tracing::info!(deletion = %job.head.id, tenant = %job.head.tenant, part = job.key.part, "taken up again");
+        }
+        let engine = Arc::clone(self);
+        let task = async move {
+            // Whoever cancelled it after it was claimed and before it stood in the register has not found it there.
+            if job.cancelled || engine.cancelled_ms(job.head.id).await.is_some() {
+                running.cancel.cancel();
+            }
+            engine.carry_out(job, &routes, &running, None).await;
+            leaving.in_order();
+        };
+        self.tasks.spawn(task.instrument(span));
     }
 
-    async fn run(
+    fn enter(self: &Arc<Self>, job: &Job, finished: Option<Finished>, since: Instant) -> (Leaving, Running) {
+        let valid_until = self.ledger.lease().map(|lease| since + lease);
+        let running = Running::new(job, finished, valid_until);
+        self.register.enter(&running);
+        (Leaving { engine: Arc::clone(self), key: job.key, is_over: false }, running)
+    }
+
+    /// Carries a part out, and closes its deletion if it was the last.
+    async fn carry_out(
         &self,
-        deletion: &Arc<Accept>,
-        routes: &[Option<Route>],
-        fence: u64,
-        unfinished: Option<&Unfinished>,
-        cancel: &CancellationToken,
-        finished: watch::Sender<Option<Arc<Stored>>>,
+        job: Job,
+        routes: &Routes,
+        running: &Running,
+        finished: Option<watch::Sender<Option<Arc<Whole>>>>,
     ) {
-        let shares = routes.iter().zip(0..).map(|(route, share)| {
-            let key = ShareKey { deletion: deletion.id, share, fence };
-            let name = deletion.shares.get(usize::from(share)).map_or("", |name| name);
-            // Spans are of the highest level, so that a log of warnings alone still says where.
-            let span = tracing::error_span!("share", connection = name);
-            let work = async move {
-                match route {
-                    Some(route) => self.drive(deletion, key, route, unfinished, cancel).await,
-                    None => self.wait_without_a_route(deletion, key, unfinished, cancel).await,
-                }
-            };
-            work.instrument(span)
-        });
-        let mut results: Vec<Option<Settled>> = vec![None; deletion.contacts.len()];
-        put(&mut results, deletion.settled.iter().cloned());
-        for share in join_all(shares).await {
-            match share {
-                Ok(settled) => put(&mut results, settled),
-                Err(Stopped::Store(err)) => {
-                    tracing::error!(error = %err, "the deletion stops here: what it learnt could not be put down");
-                    return;
-                }
-                Err(Stopped::Halted) => {
-                    tracing::info!("not finished: what is left stands in the ledger");
-                    return;
-                }
+        let results = match self.work(&job, routes, running).await {
+            Ok(results) => results,
+            Err(work::Stopped::Store(StoreError::Fenced)) => {
+                tracing::warn!(part = job.key.part, "the part is not held here any more");
+                // It may be over, and only the answer to its last record be missing.
+                self.close(&job.head).await;
+                return;
             }
+            Err(work::Stopped::Store(err)) => {
+                tracing::error!(error = %err, "the deletion stops here: what it learnt could not be put down");
+                return;
+            }
+            Err(work::Stopped::Halted) => {
+                tracing::info!("not finished: what is left stands in the ledger");
+                let _ = self.ledger.release(job.key).await;
+                return;
+            }
+        };
+        self.register.settled(&job.head.tenant, job.part.contacts.len() - job.part.settled.len());
+        let Some(finished_ms) = self.close(&job.head).await else { return };
+        if job.parts > 1 {
+            return tracing::info!(parts = job.parts, "deletion finished");
         }
+        let cancelled_ms = match running.cancel.is_cancelled() {
+            true => self.cancelled_ms(job.head.id).await,
+            false => None,
+        };
+        let whole = whole(&job, finished_ms, cancelled_ms, results);
+        let absent = whole.summary.tally.absent;
+        tracing::info!(contacts = whole.page.contacts.len(), absent, "deletion finished");
+        finished.inspect(|finished| drop(finished.send_replace(Some(Arc::new(whole)))));
+    }
+
+    /// Closes a deletion, if all its parts are over: when, if it is closed now.
+    async fn close(&self, head: &Head) -> Option<i64> {
         let finished_ms = clock::unix_ms();
-        if let Err(err) = self.ledger.finish(deletion.id, finished_ms).await {
-            tracing::error!(error = %err, "the end of the deletion could not be put down");
-            return;
-        }
-        telemetry::deletion(&deletion.tenant, "finished");
-        let absent = results.iter().flatten().filter(|settled| settled.absent == Some(true)).count();
-        tracing::info!(contacts = results.len(), absent, "deletion finished");
-        let _ = finished.send(Some(Arc::new(deletion.stored(Some(finished_ms), results))));
-    }
-
-    /// Carries out one share and returns its results.
-    async fn drive(
-        &self,
-        deletion: &Accept,
-        key: ShareKey,
-        route: &Route,
-        unfinished: Option<&Unfinished>,
-        cancel: &CancellationToken,
-    ) -> Result<Vec<(Slot, Settled)>, Stopped> {
-        let Route { connection, upstream } = route;
-        let deadline_ms = self.deadline_ms(deletion);
-        let retry = connection.retry;
-        let policy = Policy {
-            max_attempts: retry.max_attempts,
-            backoff: Backoff { base_ms: retry.base_ms, cap_ms: retry.cap_ms },
-            deadline_ms,
-            renewable: upstream.renewable(),
-        };
-        let dialect = Arc::clone(&connection.dialect);
-        let mut dice = fastrand::Rng::new();
-        let mut share = match unfinished {
-            None => Share::new(dialect, policy, &deletion.targets(key.share)),
-            Some(unfinished) => {
-                let (fresh, past, last_ticket) = unfinished.past(key.share);
-                Share::resume(dialect, policy, &fresh, &past, last_ticket, clock::now(), &mut dice)
-            }
-        };
-
-        let mut results = Vec::new();
-        let mut calls = FuturesUnordered::new();
-        let mut writes = FuturesUnordered::new();
-        let mut cancelled = pin!(cancel.cancelled());
-        let mut halted = pin!(self.halt.cancelled());
-        let (mut is_cancelled, mut is_halted) = (false, false);
-        loop {
-            if cancel.is_cancelled() && !is_cancelled {
-                is_cancelled = true;
-                share.cancel();
-            }
-            is_halted |= self.halt.is_cancelled();
-            // Stations 5 and 6: as many calls as the connection may have in flight.
-            let mut wake = None;
-            let mut done = false;
-            while calls.len() < upstream.max_in_flight() && !is_halted {
-                match share.poll(clock::now()) {
-                    Step::Send(ticket, call) => {
-                        let (attempts, in_doubt) = share.attempt(ticket).unwrap_or((1, false));
-                        let slots = call.targets.iter().map(|target| target.slot).collect();
-                        let intent = Intent { key, ticket, attempts, in_doubt, slots };
-                        calls.push(self.call(upstream, call, intent, deadline_ms, cancel));
-                    }
-                    Step::Wait(until) => {
-                        wake = clock::instant(until);
-                        break;
-                    }
-                    Step::Idle => break,
-                    Step::Done => {
-                        done = true;
-                        break;
-                    }
-                }
-            }
-            // Station 8: what was learnt, from a call or from the clock, goes into the ledger before anybody is told.
-            let (closed, settled) = (share.take_closed(), share.take_settled());
-            if !closed.is_empty() || !settled.is_empty() {
-                results.extend(settled.iter().cloned());
-                writes.push(self.write_down(connection, Record { key, closed, settled }));
-            }
-            if (done || is_halted) && calls.is_empty() {
-                while let Some(written) = writes.next().await {
-                    written?;
-                }
-                return if done { Ok(results) } else { Err(Stopped::Halted) };
-            }
-            let nap = async {
-                match wake {
-                    Some(instant) => tokio::time::sleep_until(instant).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                biased;
-                Some(written) = writes.next() => written?,
-                Some(ended) = calls.next() => {
-                    // Station 7.
-                    let Ended { ticket, permit, reply } = ended;
-                    let reply = match reply {
-                        // It never left. The share stands as it is, and so does the ledger.
-                        Err(Stopped::Halted) => continue,
-                        reply => reply?,
-                    };
-                    match reply {
-                        Ok(reply) => {
-                            let signal = share.on_reply(ticket, &reply, clock::now(), &mut dice);
-                            permit.inspect(|permit| upstream.heard(permit, signal));
-                        }
-                        Err(lost) => share.on_lost(ticket, lost, clock::now(), &mut dice),
-                    }
-                }
-                () = &mut cancelled, if !is_cancelled => {}
-                () = &mut halted, if !is_halted => {}
-                () = nap => {}
+        match self.ledger.finish(head.id, finished_ms).await {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(err) => {
+                tracing::error!(error = %err, "the end of the deletion could not be put down");
+                return None;
             }
         }
-    }
-
-    /// Puts down what was learnt, and counts it once it is on the disk.
-    async fn write_down(&self, connection: &Arc<Connection>, record: Record) -> Result<(), StoreError> {
-        let outcomes: Vec<_> = record.settled.iter().map(|(_, settled)| settled.outcome).collect();
-        self.ledger.record(record).await?;
-        telemetry::settled(connection, outcomes.into_iter());
-        Ok(())
-    }
-
-    /// A share whose connection is no longer configured: nothing can be sent for it. What it is worth is settled when it
-    /// is cancelled or its time is over; until then, a start with the connection can go on with it.
-    async fn wait_without_a_route(
-        &self,
-        deletion: &Accept,
-        key: ShareKey,
-        unfinished: Option<&Unfinished>,
-        cancel: &CancellationToken,
-    ) -> Result<Vec<(Slot, Settled)>, Stopped> {
-        let (fresh, past, _) = unfinished.map(|unfinished| unfinished.past(key.share)).unwrap_or_default();
-        if fresh.is_empty() && past.is_empty() {
-            return Ok(Vec::new());
+        // Parts that end at the same time find it closed, each of them.
+        if self.register.first_to_close(head.id) {
+            telemetry::deletion(&head.tenant, "finished");
         }
-        tracing::error!("nothing can be sent: the connection is no longer configured");
-        let time_over = async {
-            match clock::instant(self.deadline_ms(deletion)) {
-                Some(instant) => tokio::time::sleep_until(instant).await,
-                None => std::future::pending().await,
-            }
-        };
-        let why = tokio::select! {
-            () = self.halt.cancelled() => return Err(Stopped::Halted),
-            () = cancel.cancelled() => FaultCode::Cancelled,
-            () = time_over => FaultCode::DeadlineExceeded,
-        };
-        let settled = settle_without_a_dialect(&fresh, &past, why);
-        self.ledger.record(Record { key, closed: Vec::new(), settled: settled.clone() }).await?;
-        Ok(settled)
+        Some(finished_ms)
     }
 
-    /// When a deletion's time is over, as the engine counts it: it runs from its acceptance, whatever restarts lie between.
-    fn deadline_ms(&self, deletion: &Accept) -> u64 {
-        let age_ms = u64::try_from(clock::unix_ms() - deletion.created_ms).unwrap_or(0);
-        clock::now().ms.saturating_add(self.bounds.deadline_ms.saturating_sub(age_ms))
-    }
-
-    /// One call: leave to go, intent, wire.
-    async fn call(
-        &self,
-        upstream: &Arc<Upstream>,
-        call: Arc<adapters::Call>,
-        intent: Intent,
-        deadline_ms: u64,
-        cancel: &CancellationToken,
-    ) -> Ended {
-        let ticket = intent.ticket;
-        let ended = |permit, reply| Ended { ticket, permit, reply };
-        let admitted = tokio::select! {
-            biased;
-            () = self.halt.cancelled() => return ended(None, Err(Stopped::Halted)),
-            () = cancel.cancelled() => {
-                let fault = adapters::Fault::new(FaultCode::Cancelled);
-                Err(Lost::NotSent { fault, again: false })
-            }
-            admitted = upstream.admit(clock::instant(deadline_ms)) => admitted,
-        };
-        let permit = match admitted {
-            Ok(permit) => permit,
-            Err(lost) => return ended(None, Ok(Err(lost))),
-        };
-        if let Err(err) = self.ledger.intent(intent).await {
-            return ended(None, Err(err.into()));
-        }
-        let reply = upstream.send(&permit, &call).await;
-        ended(Some(permit), Ok(reply))
+    /// When a deletion was cancelled, as far as the ledger can be read.
+    async fn cancelled_ms(&self, id: DeletionId) -> Option<i64> {
+        self.ledger.read(id).await.ok().flatten()?.cancelled_ms
     }
 }
 
-/// Counts what was settled without an upstream, so that the metrics add up to the results.
-fn count_settled_here(deletion: &Accept, routes: &[Option<Route>]) {
-    let share_of = |slot: Slot| deletion.contacts.get(slot.0 as usize).map(|contact| contact.share);
-    for (route, share) in routes.iter().zip(0..) {
-        let Some(route) = route else { continue };
-        let here = deletion.settled.iter().filter(|(slot, _)| share_of(*slot) == Some(share));
-        telemetry::settled(&route.connection, here.map(|(_, settled)| settled.outcome));
-    }
-}
-
-fn put(results: &mut [Option<Settled>], settled: impl IntoIterator<Item = (Slot, Settled)>) {
-    for (slot, settled) in settled {
-        if let Some(place) = results.get_mut(slot.0 as usize) {
-            *place = Some(settled);
-        }
-    }
+/// A deletion of one part as it reads after its end.
+fn whole(job: &Job, finished_ms: i64, cancelled_ms: Option<i64>, results: Vec<Option<Settled>>) -> Whole {
+    let tally = crate::store::Tally::of(results.iter().flatten());
+    let page = Page { results, ..job.part.page() };
+    let summary = Summary {
+        head: Head::clone(&job.head),
+        finished_ms: Some(finished_ms),
+        cancelled_ms,
+        contacts: page.contacts.len() as u32,
+        parts: job.parts,
+        tally,
+    };
+    Whole { summary, page }
 }

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 use super::shortcut::{self, Shortcut, taken};
 use super::{Backoff, Lost, Moment, Policy, Settled, Share, Step, Ticket};
-use crate::store::{Accept, Book, Contact, DeletionId, Intent, Record, ShareKey, StoreError};
+use crate::store::{Accept, Book, Contact, DeletionId, Head, Intent, Job, Loads, Part, PartKey, Record, StoreError};
 
 const CONTACTS: usize = 9;
 const TIMEOUT_MS: u64 = 10_000;
@@ -58,6 +58,7 @@ enum Fate {
 struct Worker {
     share: Share,
     fence: u64,
+    records: u32,
     /// Events that reach a suspended process wait for it.
     suspended: bool,
     missed: Vec<Event>,
@@ -177,26 +178,29 @@ fn run(
         }
     }
     let token = token(registration, &*dialect, &mut *double);
-    let accept = Accept {
+    let contact = |identifier: &Identifier| Contact {
+        share: SHARE,
+        identifier: identifier.clone(),
+        hash: [0; 16],
+        reference: None,
+    };
+    let contacts = identifiers.iter().map(contact).collect();
+    let head = Head {
         id: DeletionId::new(),
         tenant: "t".into(),
         created_ms: 0,
         reason: None,
         reference: None,
         shares: vec!["c".into()],
-        contacts: identifiers
-            .iter()
-            .map(|identifier| Contact { share: SHARE, identifier: identifier.clone(), reference: None })
-            .collect(),
-        settled: Vec::new(),
-        claim: None,
     };
+    let last = Arc::new(Part { number: 0, first: 0, contacts, settled: Vec::new() });
+    let accept = Accept { head, last, claim: None, hold: true };
     let mut world = World {
         registration,
         dialect,
         double,
         book: Book::default(),
-        deletion: accept.id,
+        deletion: accept.head.id,
         dice,
         now_ms: 0,
         queue: BTreeMap::new(),
@@ -207,9 +211,9 @@ fn run(
         deleted: Vec::new(),
         calm,
     };
-    let accept = Arc::new(accept);
     world.book.accept(&accept);
-    let share = Share::new(Arc::clone(&world.dialect), policy(&mut world.dice, calm), &accept.targets(SHARE));
+    let targets = Job::first(&accept).past(SHARE).0;
+    let share = Share::new(Arc::clone(&world.dialect), policy(&mut world.dice, calm), &targets);
     world.hire(share, 1);
     if !calm {
         for (one_in, event) in [(3, Event::Crash), (5, Event::Crash), (4, Event::Zombie), (6, Event::Cancel)] {
@@ -246,7 +250,7 @@ impl World {
 
     fn hire(&mut self, share: Share, fence: u64) {
         self.current += 1;
-        let worker = Worker { share, fence, suspended: false, missed: Vec::new() };
+        let worker = Worker { share, fence, records: 0, suspended: false, missed: Vec::new() };
         self.workers.insert(self.current, worker);
         self.at(self.now_ms, Event::Poll { worker: self.current });
     }
@@ -334,18 +338,19 @@ impl World {
     }
 
     fn take_over(&mut self) {
-        let Some(unfinished) = self.book.take_over().pop() else { return };
-        let (fresh, past, last_ticket) = unfinished.past(SHARE);
+        self.book.crash();
+        let Some(job) = self.book.claim(&Loads { most: 1, ..Loads::default() }) else { return };
+        let (fresh, past, last_ticket) = job.past(SHARE);
         let (now, mut dice) = (self.moment(), self.dice.fork());
         let policy = policy(&mut self.dice, self.calm);
         let share = Share::resume(Arc::clone(&self.dialect), policy, &fresh, &past, last_ticket, now, &mut dice);
-        self.hire(share, unfinished.fence);
+        self.hire(share, job.key.fence);
         let current = self.current;
         self.write_down(current);
     }
 
-    fn key(&self, worker: &Worker) -> ShareKey {
-        ShareKey { deletion: self.deletion, share: SHARE, fence: worker.fence }
+    fn key(&self, worker: &Worker) -> PartKey {
+        PartKey { deletion: self.deletion, part: 0, fence: worker.fence }
     }
 
     fn poll(&mut self, id: u64) {
@@ -355,8 +360,8 @@ impl World {
             Step::Send(ticket, call) => {
                 let (attempts, in_doubt) = worker.share.attempt(ticket).unwrap();
                 let slots = call.targets.iter().map(|target| target.slot).collect();
-                let key = ShareKey { deletion: self.deletion, share: SHARE, fence: worker.fence };
-                let intent = Intent { key, ticket, attempts, in_doubt, slots };
+                let key = PartKey { deletion: self.deletion, part: 0, fence: worker.fence };
+                let intent = Intent { key, share: SHARE, ticket, attempts, in_doubt, slots };
                 if !taken(Shortcut::NoIntent) && self.book.intent(intent) == Err(StoreError::Fenced) {
                     self.workers.remove(&id); // We are the zombie: send nothing, claim nothing.
                     return;
@@ -475,8 +480,10 @@ impl World {
         if closed.is_empty() && settled.is_empty() {
             return;
         }
+        worker.records += 1;
+        let number = worker.records;
         let worker = &self.workers[&id];
-        let record = Record { key: self.key(worker), closed, settled };
+        let record = Record { key: self.key(worker), number, share: SHARE, closed, settled };
         if self.book.record(record) == Err(StoreError::Fenced) {
             self.workers.remove(&id);
         }
@@ -484,7 +491,7 @@ impl World {
 
     /// Compares every result with what the upstream did.
     fn judge(&self, identifiers: &[Identifier], was_there: &HashSet<usize>) -> Result<Vec<Settled>, String> {
-        let stored = self.book.read(self.deletion).unwrap();
+        let stored = self.book.page(self.deletion, 0).unwrap();
         let mut results = Vec::new();
         for (n, (identifier, result)) in identifiers.iter().zip(&stored.results).enumerate() {
             let Some(settled) = result else { return Err(format!("contact {n} was never settled")) };

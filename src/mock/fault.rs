@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, LOCATION};
+use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 
 /// What becomes of a request instead of the plain answer.
@@ -34,6 +34,8 @@ pub enum Fault {
     Html(u16),
     /// This status without a body.
     Empty(u16),
+    /// 429 without a body, and `Retry-After` with so many seconds.
+    Busy(u64),
     /// This status with a `Location`.
     Redirect(u16, String),
 }
@@ -50,6 +52,7 @@ impl fmt::Debug for Fault {
             Self::Stall => f.write_str("Stall"),
             Self::Html(status) => write!(f, "Html({status})"),
             Self::Empty(status) => write!(f, "Empty({status})"),
+            Self::Busy(wait_s) => write!(f, "Busy({wait_s})"),
             Self::Redirect(status, _) => write!(f, "Redirect({status}, …)"),
         }
     }
@@ -89,6 +92,11 @@ impl Step {
             Some(Fault::Stall) => Self::Never,
             Some(Fault::Html(status)) => Self::Answer(page(status)),
             Some(Fault::Empty(status)) => Self::Answer(empty(final_status(status))),
+            Some(Fault::Busy(wait_s)) => {
+                let mut reply = empty(StatusCode::TOO_MANY_REQUESTS);
+                reply.headers_mut().insert(RETRY_AFTER, wait_s.into());
+                Self::Answer(reply)
+            }
             Some(Fault::Redirect(status, to)) => {
                 let mut reply = empty(final_status(status));
                 if let Ok(to) = HeaderValue::try_from(to) {

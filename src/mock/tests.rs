@@ -186,6 +186,11 @@ async fn what_stands_between_answers_without_the_upstream() {
         assert_eq!((reply.status().as_u16(), reply.body().len()), (502, 0));
     })
     .await;
+    check(Fault::Busy(7), false, |_, reply| {
+        let reply = reply.unwrap();
+        assert_eq!((reply.status().as_u16(), &reply.headers()["retry-after"]), (429, &7.into()));
+    })
+    .await;
     check(Fault::Redirect(307, "https://elsewhere.example/".to_owned()), false, |_, reply| {
         let reply = reply.unwrap();
         assert_eq!(reply.status(), 307);

@@ -8,4 +8,5 @@ mod stack;
 
 pub use breaker::BreakerState;
 pub use client::Client;
+pub use pace::{SharedPace, Turn};
 pub use stack::{Outbound, Permit, Rules, Upstream};

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::breaker::{Breaker, BreakerRules, BreakerState, Pass};
 use super::client::{Client, ClientRules};
 use super::credentials::{NoCredential, Shown, Wallet};
-use super::pace::Pace;
+use super::pace::{Pace, SharedPace};
 use crate::clock;
 use crate::engine::{Lost, Signal};
 use crate::telemetry::CallMetrics;
@@ -35,9 +35,9 @@ pub struct Rules {
 }
 
 /// What all upstreams share.
-#[derive(Debug)]
 pub struct Outbound {
     rules: Rules,
+    pace: Option<Arc<dyn SharedPace>>,
     in_flight: Arc<Semaphore>,
     tenants: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
 }
@@ -71,10 +71,21 @@ struct Leave {
     pass: Pass,
 }
 
+impl std::fmt::Debug for Outbound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outbound").field("rules", &self.rules).finish_non_exhaustive()
+    }
+}
+
 impl Outbound {
     /// With nothing in flight.
     pub fn new(rules: Rules) -> Self {
-        Self { rules, in_flight: Arc::new(Semaphore::new(rules.max_in_flight)), tenants: Mutex::default() }
+        Self { rules, pace: None, in_flight: Arc::new(Semaphore::new(rules.max_in_flight)), tenants: Mutex::default() }
+    }
+
+    /// The same, with paces that are shared with other gateways.
+    pub fn sharing(self, pace: Option<Arc<dyn SharedPace>>) -> Self {
+        Self { pace, ..self }
     }
 
     /// One tenant's places: a tenant whose upstreams all stall must leave some to the others.
@@ -104,7 +115,7 @@ impl Outbound {
                 failures_in_row: breaker_failures,
                 open_ms: breaker_open_ms,
             }))),
-            pace: Pace::new(connection.limits.rate),
+            pace: Pace::new(connection, self.pace.as_ref()),
             lanes: Arc::new(Semaphore::new(connection.limits.max_in_flight)),
             max_in_flight: connection.limits.max_in_flight,
             of_tenant: self.of_tenant(&connection.tenant),

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use super::document::{Field, Table};
 use super::nearest::nearest;
+use super::secret::SecretRef;
 use super::{LogFormat, Rate, StoreUrl};
 
 /// What the variables that are settings start with.
@@ -47,11 +48,25 @@ pub(crate) static KEYS: &[Key] = &[
     whole("server.max_requests_in_flight", 1, 100_000),
     whole("server.drain_ms", 0, 600_000),
     whole("deletions.max_contacts", 1, 100_000),
+    whole("deletions.max_contacts_streamed", 1, 10_000_000),
+    whole("deletions.max_streams", 1, 1_000),
     whole("deletions.max_wait_s", 0, 300),
-    whole("deletions.max_open_contacts", 1, 10_000_000),
-    whole("deletions.max_open_contacts_per_tenant", 1, 10_000_000),
+    whole("deletions.max_open_contacts", 1, 1_000_000_000),
+    whole("deletions.max_open_contacts_per_tenant", 1, 1_000_000_000),
+    whole("deletions.max_worked_contacts", 1, 10_000_000),
+    whole("deletions.max_worked_contacts_per_tenant", 1, 10_000_000),
     whole("deletions.deadline_s", 1, 2_592_000),
     text("store.url", |url| StoreUrl::parse(url).map(drop)),
+    text("store.password", SecretRef::check),
+    text("store.ca_file", |_| Ok(())),
+    whole("store.pool_size", 1, 100),
+    whole("store.connect_timeout_ms", 1, 60_000),
+    whole("store.statement_timeout_ms", 1, 600_000),
+    whole("store.lease_s", 2, 600),
+    text("store.hash_key", SecretRef::check),
+    whole("retention.keys_s", 1, 315_360_000),
+    whole("retention.deletions_s", 0, 3_153_600_000),
+    whole("retention.identifiers_s", 0, 315_360_000),
     text("tenants.directory", is_something),
     whole("upstream.max_in_flight", 1, 10_000),
     whole("upstream.max_in_flight_per_tenant", 1, 10_000),

@@ -13,6 +13,8 @@ use serde::Deserialize;
 pub enum StoreUrl {
     /// In a SQLite file.
     Sqlite(PathBuf),
+    /// In a Postgres database that several gateways may share. The URL has no password.
+    Postgres(String),
     /// Nowhere: all is forgotten at the end.
     Memory,
 }
@@ -41,13 +43,21 @@ pub enum LogFormat {
 const MOST_CALLS: u32 = 1_000_000;
 
 impl StoreUrl {
-    /// Reads `sqlite:PATH` or `memory:`.
+    /// Reads `sqlite:PATH`, `postgres://…` or `memory:`.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text == "memory:" {
             return Ok(Self::Memory);
         }
-        if ["postgres:", "postgresql:"].iter().any(|scheme| text.starts_with(scheme)) {
-            return Err("names a Postgres store: this version has none yet, only sqlite:PATH and memory:".to_owned());
+        if let Some(rest) = ["postgres://", "postgresql://"].iter().find_map(|scheme| text.strip_prefix(scheme)) {
+            let (authority, after) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+            let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
+            if user.contains(':') || after.to_ascii_lowercase().contains("password=") {
+                return Err("must not have a password in it: store.password says where that is".to_owned());
+            }
+            if authority.is_empty() && !after.contains("host=") {
+                return Err("must name a host: postgres://user@host/database".to_owned());
+            }
+            return Ok(Self::Postgres(text.to_owned()));
         }
         match text.strip_prefix("sqlite:") {
             Some(path) if path.starts_with("//") => Err("takes a plain path after sqlite: and no //".to_owned()),
@@ -56,7 +66,7 @@ impl StoreUrl {
             Some(path) if !path.trim().is_empty() && !path.starts_with("file:") => {
                 Ok(Self::Sqlite(PathBuf::from(path)))
             }
-            _ => Err("must be sqlite:PATH or memory:".to_owned()),
+            _ => Err("must be sqlite:PATH, postgres://user@host/database or memory:".to_owned()),
         }
     }
 }
@@ -146,11 +156,18 @@ mod tests {
         for text in
             ["", "sqlite:", "sqlite: ", "memory", "memory:x", "mysql:x", "onedelete.db", "sqlite:file:x?mode=ro"]
         {
-            assert_eq!(StoreUrl::parse(text), Err("must be sqlite:PATH or memory:".to_owned()), "{text}");
+            assert_eq!(
+                StoreUrl::parse(text),
+                Err("must be sqlite:PATH, postgres://user@host/database or memory:".to_owned()),
+                "{text}"
+            );
         }
         assert!(StoreUrl::parse("sqlite:///var/x.db").unwrap_err().contains("no //"));
         assert!(StoreUrl::parse("sqlite::memory:").unwrap_err().contains("memory:"));
         let refusal = StoreUrl::parse("postgres://user:hunter2@db/x").unwrap_err();
-        assert!(refusal.contains("none yet") && !refusal.contains("hunter2"));
+        assert!(refusal.contains("store.password") && !refusal.contains("hunter2"));
+        assert!(StoreUrl::parse("postgres://u@db/x?PASSWORD=hunter2").is_err());
+        let url = "postgres://u@db/x?sslmode=require";
+        assert_eq!(StoreUrl::parse(url), Ok(StoreUrl::Postgres(url.to_owned())));
     }
 }

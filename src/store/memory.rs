@@ -2,19 +2,24 @@
 //!
 //! What is finished stays readable until 1,000,000 contacts have been finished after it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use super::{Accept, Accepted, Book, DeletionId, Intent, Ledger, Record, Reply, Stored, Unfinished};
+use super::{
+    Accept, Accepted, Book, Claim, DeletionId, Filter, Head, Hold, Intent, Job, Ledger, Loads, Page, Part, PartKey,
+    Purge, Purged, Record, Reply, Summary, Turn,
+};
 
 const KEPT_CONTACTS: usize = 1_000_000;
 
 /// A ledger in memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Memory {
     state: Mutex<State>,
+    hash_key: [u8; 16],
 }
 
 #[derive(Debug, Default)]
@@ -24,17 +29,59 @@ struct State {
     kept: usize,
 }
 
+impl Default for Memory {
+    fn default() -> Self {
+        Self { state: Mutex::default(), hash_key: *uuid::Uuid::new_v4().as_bytes() }
+    }
+}
+
 impl Memory {
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change is whole before the lock is let go, so a panic elsewhere leaves a usable book.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn with<'a, T: Send + 'a>(&self, act: impl FnOnce(&mut Book) -> T) -> Reply<'a, T> {
+        let done = act(&mut self.state().book);
+        Box::pin(ready(Ok(done)))
+    }
 }
 
 impl Ledger for Memory {
+    fn hash_key(&self) -> [u8; 16] {
+        self.hash_key
+    }
+
+    fn lease(&self) -> Option<Duration> {
+        None
+    }
+
+    fn draft(&self, id: DeletionId, _: Arc<str>, part: Arc<Part>) -> Reply<'_, ()> {
+        self.with(|book| book.draft(id, &part))
+    }
+
+    fn discard(&self, id: DeletionId) -> Reply<'_, ()> {
+        self.with(|book| book.discard(id))
+    }
+
     fn accept(&self, deletion: Arc<Accept>) -> Reply<'_, Accepted> {
-        let accepted = self.state().book.accept(&deletion);
-        Box::pin(ready(Ok(accepted)))
+        self.with(|book| book.accept(&deletion))
+    }
+
+    fn claimed(&self, claim: Claim) -> Reply<'_, Accepted> {
+        self.with(|book| book.claimed(claim))
+    }
+
+    fn claim(&self, loads: Arc<Loads>) -> Reply<'_, Option<Job>> {
+        self.with(|book| book.claim(&loads))
+    }
+
+    fn renew(&self, keys: Vec<PartKey>) -> Reply<'_, Vec<Hold>> {
+        self.with(|book| keys.into_iter().map(|key| book.renew(key)).collect())
+    }
+
+    fn release(&self, key: PartKey) -> Reply<'_, ()> {
+        self.with(|book| book.release(key))
     }
 
     fn intent(&self, intent: Intent) -> Reply<'_, ()> {
@@ -47,30 +94,61 @@ impl Ledger for Memory {
         Box::pin(ready(done))
     }
 
-    fn finish(&self, id: DeletionId, finished_ms: i64) -> Reply<'_, ()> {
+    fn finish(&self, id: DeletionId, finished_ms: i64) -> Reply<'_, bool> {
         let mut state = self.state();
-        if state.book.finish(id, finished_ms) {
-            let contacts = state.book.read(id).map_or(0, |stored| stored.contacts.len());
+        let before = state.book.read(id).and_then(|summary| summary.finished_ms);
+        let finished = state.book.finish(id, finished_ms);
+        if finished && before.is_none() {
+            let contacts = state.book.read(id).map_or(0, |summary| summary.contacts as usize);
             state.finished.push_back((id, contacts));
             state.kept += contacts;
         }
+        // The newest stays, however large it is.
         while state.kept > KEPT_CONTACTS
+            && state.finished.len() > 1
             && let Some((oldest, contacts)) = state.finished.pop_front()
         {
             state.kept -= contacts;
             state.book.forget(oldest);
         }
         drop(state);
+        Box::pin(ready(Ok(finished)))
+    }
+
+    fn ended(&self) -> Reply<'_, Vec<Head>> {
+        self.with(|book| book.ended())
+    }
+
+    fn cancel(&self, id: DeletionId, cancelled_ms: i64) -> Reply<'_, ()> {
+        self.with(|book| book.cancel(id, cancelled_ms))
+    }
+
+    fn read(&self, id: DeletionId) -> Reply<'_, Option<Summary>> {
+        self.with(|book| book.read(id))
+    }
+
+    fn page(&self, id: DeletionId, part: u32) -> Reply<'_, Option<Page>> {
+        self.with(|book| book.page(id, part).cloned())
+    }
+
+    fn list(&self, filter: Filter) -> Reply<'_, Vec<Summary>> {
+        self.with(|book| book.list(&filter))
+    }
+
+    fn backlog(&self) -> Reply<'_, HashMap<Arc<str>, u64>> {
+        self.with(|book| book.backlog())
+    }
+
+    fn purge(&self, purge: Purge) -> Reply<'_, Purged> {
+        self.with(|book| book.purge(&purge))
+    }
+
+    fn turn(&self, _: Turn) -> Reply<'_, Duration> {
+        Box::pin(ready(Ok(Duration::ZERO)))
+    }
+
+    fn hold(&self, _: Arc<str>, _: Arc<str>, _: Duration) -> Reply<'_, ()> {
         Box::pin(ready(Ok(())))
-    }
-
-    fn read(&self, id: DeletionId) -> Reply<'_, Option<Stored>> {
-        let stored = self.state().book.read(id).cloned();
-        Box::pin(ready(Ok(stored)))
-    }
-
-    fn take_over(&self) -> Reply<'_, Vec<Unfinished>> {
-        Box::pin(ready(Ok(Vec::new())))
     }
 
     fn healthy(&self) -> bool {

@@ -2,8 +2,6 @@
 //!
 //! A secret is never written into the tenant's file, never into an error. What becomes of it is `outbound`'s business.
 
-use std::io::Read;
-
 use adapters::{AuthScheme, CredentialForm, Grant, Member, grammar};
 use secrecy::SecretString;
 
@@ -12,9 +10,7 @@ use super::upstream_url::{self, Leave};
 use super::{CredentialValue, Credentials};
 use crate::settings::document::Field;
 use crate::settings::nearest::did_you_mean;
-
-/// The longest secret in a file, in bytes: a wrong path must not fill the memory.
-const LONGEST_SECRET: u64 = 65_536;
+use crate::settings::secret;
 
 /// Reads `credentials`. All that is wrong is put down; no value ever is.
 pub(super) fn read(
@@ -77,7 +73,7 @@ fn value(
     if !member.secret {
         return plain(field, text, leave);
     }
-    let secret = match fetch(text, context) {
+    let secret = match secret::fetch(text, context.variable, context.folder, context.secrets == Secrets::Skip) {
         Ok(secret) => secret,
         Err((message, hint)) => {
             field.refuse(&message, hint.map(str::to_owned));
@@ -111,47 +107,4 @@ fn plain(field: &Field<'_>, text: &str, leave: Leave) -> Option<CredentialValue>
         return None;
     }
     Some(CredentialValue::Plain(text.to_owned()))
-}
-
-/// The secret that a text refers to; none if secrets are not fetched. An error names the place, never what is there.
-fn fetch(text: &str, context: &Context<'_>) -> Result<Option<String>, (String, Option<&'static str>)> {
-    let wrong = |message: String| (message, None);
-    if let Some(secret) = text.strip_prefix("plain:") {
-        return Ok(Some(secret.to_owned()));
-    }
-    if let Some(name) = text.strip_prefix("env:") {
-        // What does not look like a name may be the secret itself.
-        let named = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        if !named || name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
-            return Err(wrong("must name a variable after env: (letters, digits and _)".to_owned()));
-        }
-        if context.secrets == Secrets::Skip {
-            return Ok(None);
-        }
-        let value =
-            (context.variable)(name).ok_or_else(|| wrong(format!("needs the variable {name}, which is not set")))?;
-        let value = value.into_string().map_err(|_| wrong(format!("needs the variable {name}, which is not UTF-8")))?;
-        return Ok(Some(value));
-    }
-    let Some(path) = text.strip_prefix("file:") else {
-        let hint = "env:NAME, file:PATH or, for tests and demos, plain:VALUE; the secret itself does not belong here";
-        return Err(("must say where the secret is".to_owned(), Some(hint)));
-    };
-    if path.is_empty() {
-        return Err(wrong("must name a file after file:".to_owned()));
-    }
-    if context.secrets == Secrets::Skip {
-        return Ok(None);
-    }
-    let path = context.folder.join(path);
-    let unreadable = |why: &str| wrong(format!("needs the file {}, which cannot be read: {why}", path.display()));
-    let file = std::fs::File::open(&path).map_err(|err| unreadable(&err.to_string()))?;
-    let mut secret = String::new();
-    file.take(LONGEST_SECRET + 1).read_to_string(&mut secret).map_err(|err| unreadable(&err.to_string()))?;
-    if secret.len() as u64 > LONGEST_SECRET {
-        return Err(unreadable(&format!("it has more than {LONGEST_SECRET} bytes")));
-    }
-    let end = secret.strip_suffix('\n').map(|text| text.strip_suffix('\r').unwrap_or(text).len());
-    secret.truncate(end.unwrap_or(secret.len()));
-    Ok(Some(secret))
 }

@@ -67,13 +67,14 @@ pub(super) struct Context<'a> {
     pub(super) folder: &'a Path,
 }
 
-const ROOT: &[&str] = &["id", "default_connection", "api_keys", "connections"];
+const ROOT: &[&str] = &["id", "default_connection", "require_idempotency_key", "api_keys", "connections"];
 const API_KEY: &[&str] = &["name", "sha256", "connections", "access"];
 
 /// Keys that never have a secret in their line: it may be quoted even if the file is no TOML.
 const QUOTABLE: &[&str] = &[
     "id",
     "default_connection",
+    "require_idempotency_key",
     "name",
     "access",
     "dialect",
@@ -127,6 +128,7 @@ impl Census {
         let connections = root.field("connections").and_then(|field| field.table());
         let names: BTreeSet<&str> = connections.iter().flat_map(Table::fields).map(|field| field.name).collect();
         let default = root.field("default_connection").and_then(|field| one_of(&field, &names));
+        let require = root.field("require_idempotency_key").and_then(|field| field.flag()).unwrap_or(false);
         let drafts: Vec<_> =
             root.field("api_keys").map(|field| self.keys(&field, &names, root.file())).unwrap_or_default();
 
@@ -141,7 +143,8 @@ impl Census {
                 field.refuse_key(NAME_RULE, None);
             }
         }
-        let tenant = Arc::new(Tenant { id, default_connection: default, connections: read });
+        let tenant =
+            Arc::new(Tenant { id, default_connection: default, require_idempotency_key: require, connections: read });
         self.keys.extend(drafts.into_iter().map(|draft| Key {
             sha256: draft.sha256,
             name: draft.name,

@@ -32,6 +32,8 @@ pub struct Tenant {
     pub id: Arc<str>,
     /// The connection of contacts that name none.
     pub default_connection: Option<Arc<str>>,
+    /// Whether a request for a deletion must have an idempotency key.
+    pub require_idempotency_key: bool,
     /// Its connections, by name.
     pub connections: BTreeMap<Arc<str>, Arc<Connection>>,
 }

@@ -18,13 +18,13 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_onedelete");
 
 /// How a run of the program ended.
 #[derive(Debug)]
-struct Run {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
-fn program(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
+pub(crate) fn program(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(PROGRAM);
     command.args(arguments).env_clear().envs(variables.iter().copied()).env("NO_COLOR", "1");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -32,11 +32,11 @@ fn program(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
 }
 
 /// Runs it to its end.
-async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Run {
+pub(crate) async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Run {
     run_with(program(arguments, variables), "").await
 }
 
-async fn run_with(mut command: Command, input: &str) -> Run {
+pub(crate) async fn run_with(mut command: Command, input: &str) -> Run {
     if !input.is_empty() {
         command.stdin(Stdio::piped());
     }
@@ -48,7 +48,7 @@ async fn run_with(mut command: Command, input: &str) -> Run {
 }
 
 /// A process that does not outlive its test.
-struct Watched(Child);
+pub(crate) struct Watched(pub(crate) Child);
 
 impl Drop for Watched {
     fn drop(&mut self) {
@@ -59,7 +59,7 @@ impl Drop for Watched {
 }
 
 /// What it wrote and how it ended, once it has; it is killed if that takes too long.
-async fn ended(mut child: Watched) -> Run {
+pub(crate) async fn ended(mut child: Watched) -> Run {
     let (mut out, mut err) = (child.0.stdout.take().unwrap(), child.0.stderr.take().unwrap());
     let pid = child.0.id().to_string();
     let (done, waiting) = mpsc::channel::<()>();
@@ -85,7 +85,7 @@ async fn ended(mut child: Watched) -> Run {
 }
 
 /// A key of the tenant in a run's environment.
-fn caller<'a>(url: &'a str, key: &'a str) -> [(&'a str, &'a str); 2] {
+pub(crate) fn caller<'a>(url: &'a str, key: &'a str) -> [(&'a str, &'a str); 2] {
     [("ONEDELETE_URL", url), ("ONEDELETE_KEY", key)]
 }
 
@@ -96,7 +96,7 @@ async fn terminate(child: &Watched) {
 }
 
 /// Reads lines of a stream until one has this text; the lines so far.
-fn lines_until(stream: &mut impl BufRead, text: &str) -> String {
+pub(crate) fn lines_until(stream: &mut impl BufRead, text: &str) -> String {
     let mut all = String::new();
     while !all.contains(text) {
         let read = stream.read_line(&mut all).unwrap();

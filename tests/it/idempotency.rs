@@ -3,6 +3,7 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
+use crate::front::Front;
 use crate::support::{Answer, Running, Setup, id, ids, key, mock, send};
 
 async fn post(gateway: &Running, tenant: &str, name: &str, body: &Value) -> Answer {
@@ -72,5 +73,59 @@ async fn a_key_that_is_none_is_refused() {
         assert_eq!((answer.status, answer.json["attempted"].as_bool()), (400, Some(false)), "{bad:?}: {}", answer.text);
     }
     assert!(mock.journal().is_empty());
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_tenant_can_ask_for_a_key_with_every_deletion() {
+    let mock = mock("kore_ai").await;
+    let setup = Setup::new().mock("acme", "c", &mock, |_| {}).mock("other", "c", &mock, |_| {});
+    let gateway = setup.tenant("acme", |file| drop(file.insert("require_idempotency_key".to_owned(), true.into())));
+    let gateway = gateway.start().await;
+    let known = ids("kore_ai", 1);
+    let members = json!({ "contacts": known });
+    gateway.post("acme", &members).await.is_problem(428, "idempotency_key_required", "JSON");
+    let answer = send(gateway.lines("acme", "", format!("{:?}\n", known[0]))).await;
+    answer.is_problem(428, "idempotency_key_required", "JSON Lines");
+    let short = format!("/v1/connections/c/contacts/{}", known[0]);
+    gateway.delete("acme", &short).await.is_problem(428, "idempotency_key_required", "the short form");
+    assert!(mock.journal().is_empty());
+    // A dry run takes no notice of keys.
+    let dry = json!({ "contacts": known, "dry_run": true });
+    assert_eq!(gateway.post("acme", &dry).await.status, 200);
+    let dry = gateway.lines("acme", "?dry_run=true", format!("{:?}\n", known[0])).header("idempotency-key", "no key");
+    assert_eq!(send(dry).await.status, 200);
+    let answer = send(gateway.lines("acme", "", format!("{:?}\n", known[0])).header("idempotency-key", "k")).await;
+    assert_eq!(gateway.finished("acme", &answer.id()).await.outcomes(), ["not_found"]);
+    assert_eq!(gateway.post("other", &members).await.status, 200);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_under_way_is_found_where_there_is_no_room() {
+    let mock = mock("wethod").await;
+    let front = Front::of(&mock);
+    let setup = Setup::new().durable().set("deletions.max_open_contacts_per_tenant", 1);
+    let gateway = setup.mock("acme", "c", &mock, |connection| front.lead(connection)).start().await;
+    let known = ids("wethod", 2);
+    known.iter().for_each(|known| mock.seed(&id(known), false));
+    front.hold();
+    let (one, other) = (json!({ "contacts": [known[0]] }), json!({ "contacts": [known[1]] }));
+    let ask = async |name: &str, body: &Value| {
+        let request = gateway.client.post(gateway.url("/v1/deletions")).header("content-type", "application/json");
+        let request = request.bearer_auth(key("acme")).header("prefer", "respond-async");
+        send(request.header("idempotency-key", name).body(body.to_string())).await
+    };
+    let first = ask("k-1", &one).await;
+    front.arrived(1).await;
+    let full = ask("k-2", &other).await;
+    full.is_problem(503, "overloaded", "another deletion");
+    let again = ask("k-1", &one).await;
+    assert_eq!((again.status, again.id()), (202, first.id()), "{}", again.text);
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+    ask("k-1", &other).await.is_problem(422, "idempotency_key_reused", "another body");
+    front.release();
+    gateway.finished("acme", &first.id()).await;
+    assert_eq!(ask("k-2", &other).await.headers.get("idempotency-replayed"), None, "it was not taken");
     gateway.stop().await;
 }

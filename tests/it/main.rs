@@ -6,18 +6,24 @@
 mod support;
 
 mod cli;
+mod client;
 mod contract;
 mod cut_short;
 mod dialects;
 mod documents;
 mod durability;
+mod events;
 mod faults;
 mod front;
 mod hostile;
 mod idempotency;
+mod list;
 mod lookup;
+mod queue;
 mod refusals;
 mod scripted;
 mod smoke;
+mod store;
+mod stream;
 mod tenancy;
 mod tidy;

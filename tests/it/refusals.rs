@@ -206,15 +206,15 @@ async fn routes_methods_and_parameters_that_do_not_exist_are_named() {
         send(with("POST", path)).await.is_problem(404, "not_found", path);
     }
     for (method, path, allow) in [
-        ("PUT", "/v1/deletions", "POST"),
-        ("PATCH", "/v1/deletions", "POST"),
-        ("DELETE", "/v1/deletions", "POST"),
+        ("PUT", "/v1/deletions", "GET,HEAD,POST"),
+        ("PATCH", "/v1/deletions", "GET,HEAD,POST"),
+        ("DELETE", "/v1/deletions", "GET,HEAD,POST"),
         ("POST", "/v1/deletions/del_01jdx5m0w2e8v9a4k7c3b6n1pq", "GET,HEAD"),
         ("DELETE", "/v1/connections/c", "GET,HEAD"),
         ("POST", "/v1/connections", "GET,HEAD"),
         ("POST", "/v1/connections/c/contacts/1", "DELETE"),
         ("GET", "/v1/connections/c/contacts/1", "DELETE"),
-        ("BREW", "/v1/deletions", "POST"),
+        ("BREW", "/v1/deletions", "GET,HEAD,POST"),
     ] {
         let answer = send(with(method, path)).await;
         answer.is_problem(405, "method_not_allowed", path);

@@ -91,6 +91,12 @@ impl Setup {
         self
     }
 
+    /// Changes a tenant's file. The tenant must have a connection already.
+    pub(crate) fn tenant(mut self, tenant: &str, change: impl FnOnce(&mut toml::Table)) -> Self {
+        change(self.tenants[tenant].as_table_mut().unwrap());
+        self
+    }
+
     /// Adds a connection to a mock, without a pace, changed as the test wants it.
     pub(crate) fn mock(self, tenant: &str, name: &str, mock: &Mock, change: impl FnOnce(&mut toml::Table)) -> Self {
         let mut connection = mock.connection_toml();
@@ -193,6 +199,19 @@ impl Running {
         send(request.bearer_auth(key(tenant)).body(body.into())).await
     }
 
+    /// A deletion as JSON Lines, with the other members in the query, as this tenant.
+    pub(crate) fn lines(&self, tenant: &str, query: &str, body: impl Into<reqwest::Body>) -> reqwest::RequestBuilder {
+        let request = self.client.post(self.url(&format!("/v1/deletions{query}"))).bearer_auth(key(tenant));
+        request.header("content-type", "application/x-ndjson").body(body)
+    }
+
+    /// The ids of all of a tenant's deletions that a list shows, newest first.
+    pub(crate) async fn listed(&self, tenant: &str) -> Vec<String> {
+        let answer = self.get(tenant, "/v1/deletions?limit=500").await;
+        let deletions = answer.json["deletions"].as_array().expect(&answer.text);
+        deletions.iter().map(|each| each["id"].as_str().unwrap().to_owned()).collect()
+    }
+
     pub(crate) async fn get(&self, tenant: &str, path: &str) -> Answer {
         send(self.client.get(self.url(path)).bearer_auth(key(tenant))).await
     }
@@ -284,6 +303,108 @@ impl Answer {
     }
 }
 
+/// An answer that is read as it comes.
+pub(crate) struct Flow {
+    pub(crate) status: u16,
+    pub(crate) headers: http::HeaderMap,
+    reply: reqwest::Response,
+    rest: String,
+}
+
+/// Sends a request and reads the head of its answer.
+pub(crate) async fn flow(request: reqwest::RequestBuilder) -> Flow {
+    let reply = within("the head of an answer", request.send()).await.unwrap();
+    Flow { status: reply.status().as_u16(), headers: reply.headers().clone(), reply, rest: String::new() }
+}
+
+impl Flow {
+    /// The text up to the next `end`; nothing where the answer ends in order, an error where it is cut off.
+    async fn until(&mut self, end: &str) -> Result<Option<String>, reqwest::Error> {
+        loop {
+            if let Some((text, rest)) = self.rest.split_once(end) {
+                let (text, rest) = (text.to_owned(), rest.to_owned());
+                self.rest = rest;
+                return Ok(Some(text));
+            }
+            match within("more of an answer", self.reply.chunk()).await? {
+                Some(chunk) => self.rest.push_str(std::str::from_utf8(&chunk).unwrap()),
+                None => {
+                    assert_eq!(self.rest, "", "an answer ends in the middle");
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// The next line as JSON.
+    pub(crate) async fn line(&mut self) -> Result<Option<Value>, reqwest::Error> {
+        Ok(self.until("\n").await?.map(|line| serde_json::from_str(&line).unwrap()))
+    }
+
+    /// The next server-sent event that is not a comment: its name and its data.
+    pub(crate) async fn event(&mut self) -> Result<Option<(String, Value)>, reqwest::Error> {
+        while let Some(event) = self.until("\n\n").await? {
+            let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+            if let (Some(name), Some(data)) = (field("event:"), field("data:")) {
+                return Ok(Some((name.to_owned(), serde_json::from_str(data).unwrap())));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A request whose body is sent piece by piece, on a connection of its own.
+pub(crate) struct Upload(std::net::TcpStream);
+
+impl Upload {
+    /// Sends the head of a deletion as JSON Lines, with these header lines more.
+    pub(crate) fn begin(gateway: &Running, tenant: &str, query: &str, lines: &str) -> Self {
+        let mut stream = std::net::TcpStream::connect(gateway.public).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let (host, key) = (gateway.public, key(tenant));
+        let head = format!(
+            "POST /v1/deletions{query} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n\
+             Content-Type: application/x-ndjson\r\n{lines}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        Self(stream)
+    }
+
+    /// The same with a body in chunks.
+    pub(crate) fn chunked(gateway: &Running, tenant: &str, query: &str) -> Self {
+        Self::begin(gateway, tenant, query, "Transfer-Encoding: chunked")
+    }
+
+    /// Sends bytes as they are. Fails where the other side has closed the connection, answered or not.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    /// Sends a chunk; an empty one ends the body.
+    pub(crate) fn chunk(&mut self, bytes: &[u8]) {
+        let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
+        chunk.extend_from_slice(bytes);
+        chunk.extend_from_slice(b"\r\n");
+        self.send(&chunk).unwrap();
+    }
+
+    /// Says that nothing more will come.
+    pub(crate) fn cut_off(&mut self) {
+        let _ = self.0.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Reads the answer until the other side closes the connection, as it does after a body in chunks. Status 0 is no answer.
+    pub(crate) async fn answer(mut self) -> Answer {
+        let read = move || {
+            let mut answer = Vec::new();
+            let _ = self.0.read_to_end(&mut answer);
+            answer
+        };
+        parse(tokio::task::spawn_blocking(read).await.unwrap())
+    }
+}
+
 /// Waits for something that must come; a test that would hang fails instead.
 pub(crate) async fn within<T>(what: &str, waiting: impl Future<Output = T>) -> T {
     match tokio::time::timeout(Duration::from_secs(30), waiting).await {
@@ -304,7 +425,12 @@ pub(crate) async fn raw(addr: SocketAddr, bytes: impl Into<Vec<u8>>) -> Answer {
         let _ = stream.read_to_end(&mut answer);
         Ok(answer)
     };
-    let text = String::from_utf8(tokio::task::spawn_blocking(exchange).await.unwrap().unwrap()).unwrap();
+    parse(tokio::task::spawn_blocking(exchange).await.unwrap().unwrap())
+}
+
+/// The first answer in these bytes.
+fn parse(bytes: Vec<u8>) -> Answer {
+    let text = String::from_utf8(bytes).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let mut lines = head.lines();
     let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).unwrap_or(0);

@@ -20,6 +20,14 @@ impl Failure {
     pub(super) fn unreadable() -> Self {
         Self::Refused(StoreError::Broken("a stored row cannot be read".to_owned()))
     }
+
+    /// It as a line, where the one that it befell cannot be refused alone.
+    pub(super) fn into_cause(self) -> String {
+        match self {
+            Self::Refused(StoreError::Broken(cause)) | Self::Fatal(cause) => cause,
+            Self::Refused(error) => error.to_string(),
+        }
+    }
 }
 
 impl From<Error> for Failure {

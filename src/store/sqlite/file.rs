@@ -1,57 +1,21 @@
-//! The file: who may open it, what makes it ours, and its tables.
+//! The file: who may open it, what makes it ours, and what is set for it.
 //!
 //! Nothing is changed in a file before it is known to be ours or empty.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Error as IoError, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::fault::describe;
-
-/// `1del`, in the header of every file of ours (`PRAGMA application_id`).
-pub(super) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"1del");
-/// The version of the tables (`PRAGMA user_version`).
-pub(super) const VERSION: i32 = 1;
+use super::fault::{Failure, describe};
+use super::log::BUSY;
+use super::purge;
+use super::tables::{self, APPLICATION_ID, VERSION, WORKING_TABLES};
 
 /// Up to this size a file is examined as a whole when it is opened: a second or so on a slow disk.
 const EXAMINED_BYTES: u64 = 128 << 20;
-/// Nobody else uses the file, so this only bridges what one of our two connections holds for a moment.
-const BUSY: Duration = Duration::from_secs(5);
-
-const TABLES: &str = "
-    CREATE TABLE deletions (
-        id BLOB NOT NULL PRIMARY KEY, tenant TEXT NOT NULL, created_ms INTEGER NOT NULL, finished_ms INTEGER,
-        contacts INTEGER NOT NULL, head BLOB NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE INDEX unfinished ON deletions (id) WHERE finished_ms IS NULL;
-    CREATE TABLE contacts (
-        deletion BLOB NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (deletion, seq)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE identifiers (
-        deletion BLOB NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (deletion, seq)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE shares (
-        deletion BLOB NOT NULL, share INTEGER NOT NULL, fence INTEGER NOT NULL, PRIMARY KEY (deletion, share)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE attempts (
-        deletion BLOB NOT NULL, share INTEGER NOT NULL, ticket INTEGER NOT NULL, attempts INTEGER NOT NULL,
-        in_doubt INTEGER NOT NULL, closed INTEGER NOT NULL, last TEXT,
-        slots BLOB NOT NULL, PRIMARY KEY (deletion, share, ticket)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE results (
-        deletion BLOB NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (deletion, seq)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE claims (
-        scope BLOB NOT NULL PRIMARY KEY, fingerprint BLOB NOT NULL, deletion BLOB NOT NULL
-    ) STRICT, WITHOUT ROWID;
-";
-const TABLE_NAMES: [&str; 7] = ["deletions", "contacts", "identifiers", "shares", "attempts", "results", "claims"];
-/// Where unfinished work stands; small, however long the history is.
-const WORKING_TABLES: [&str; 2] = ["shares", "attempts"];
 
 /// An open file.
 pub(super) struct Opened {
@@ -59,33 +23,62 @@ pub(super) struct Opened {
     pub(super) reader: Connection,
     /// Held as long as the file is open; the lock goes with it.
     pub(super) lock: File,
+    /// The file's own key for the hashes of identifiers.
+    pub(super) hash_key: [u8; 16],
+    /// Whether something was forgotten and is to be swept.
+    pub(super) unswept: bool,
 }
 
-/// Opens or begins the file. The error is one line for people.
+/// What a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Nothing was ever put into it.
+    Empty,
+    /// Ours, with tables of this version.
+    Ours(i32),
+}
+
+/// Opens or begins the file. Nobody works anything of it then. The error is one line for people.
 pub(super) fn open(path: &Path) -> Result<Opened, String> {
     let told = |what: String| format!("{}: {what}", path.display());
     let place = place(path).map_err(told)?;
     let lock = lock(&place).map_err(told)?;
-    let (writer, reader) = connect(&place).map_err(told)?;
-    Ok(Opened { writer, reader, lock })
+    connect(&place, lock).map_err(told)
 }
 
-fn connect(place: &Path) -> Result<(Connection, Connection), String> {
+fn connect(place: &Path, lock: File) -> Result<Opened, String> {
     create(place).map_err(|error| format!("the file cannot be created: {error}"))?;
     let mut writer = connection(place, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     // Closing a file that is refused must not move its log into it.
     writer.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sqlite)?;
-    let empty = is_empty(&writer)?;
-    if !empty {
-        examine(&writer, place)?;
+    let kind = kind(&writer)?;
+    if let Kind::Ours(version) = kind {
+        examine(&writer, place, version)?;
     }
-    writer.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(sqlite)?;
     set_up(&writer)?;
-    if empty {
-        begin(&mut writer).map_err(sqlite)?;
+    match kind {
+        Kind::Empty => tables::begin(&mut writer).map_err(Failure::into_cause)?,
+        Kind::Ours(version) => tables::migrate(&mut writer, version).map_err(|failure| {
+            format!("its tables of version {version} cannot be brought up to date: {}", failure.into_cause())
+        })?,
     }
+    let (hash_key, unswept) = start_anew(&mut writer).map_err(Failure::into_cause)?;
+    writer.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(sqlite)?;
     let reader = connection(place, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    Ok((writer, reader))
+    Ok(Opened { writer, reader, lock, hash_key, unswept })
+}
+
+/// Whoever worked anything before is gone, and so is whoever was still sending drafts. Gives the file's own key, and
+/// whether something is to be swept.
+fn start_anew(connection: &mut Connection) -> Result<([u8; 16], bool), Failure> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute("UPDATE parts SET state = 1 WHERE state = 2", [])?;
+    purge::discard_all(&transaction)?;
+    transaction.execute("INSERT OR IGNORE INTO meta (name, value) VALUES ('hash_key', randomblob(16))", [])?;
+    let key = transaction.query_row("SELECT value FROM meta WHERE name = 'hash_key'", [], |row| row.get(0))?;
+    let unswept = transaction.prepare("SELECT 1 FROM forgotten")?.exists([])?;
+    transaction.commit()?;
+    Ok((key, unswept))
 }
 
 /// Where the file really is, so that two names of one file have one lock.
@@ -107,6 +100,13 @@ fn place(path: &Path) -> Result<PathBuf, String> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(file),
         Err(error) => Err(format!("it cannot be looked at: {error}")),
     }
+}
+
+/// Where a file that must exist really is.
+pub(super) fn existing(path: &Path) -> Result<PathBuf, String> {
+    let told = |what: String| format!("{}: {what}", path.display());
+    let place = place(path).map_err(told)?;
+    if place.exists() { Ok(place) } else { Err(told("there is no such file".to_owned())) }
 }
 
 /// Takes the lock that a second opening fails on. The operating system lets go of it when the process ends, however
@@ -134,7 +134,7 @@ fn create(place: &Path) -> Result<(), IoError> {
 }
 
 /// Files for this user alone: they hold personal data. SQLite gives those beside the database the same mode.
-fn private() -> OpenOptions {
+pub(super) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true);
     #[cfg(unix)]
@@ -142,23 +142,23 @@ fn private() -> OpenOptions {
     options
 }
 
-fn connection(place: &Path, access: OpenFlags) -> Result<Connection, String> {
+pub(super) fn connection(place: &Path, access: OpenFlags) -> Result<Connection, String> {
     // Without `SQLITE_OPEN_URI`, a path is a path. Each connection stays on one thread.
     let connection = Connection::open_with_flags(place, access | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(sqlite)?;
     connection.busy_timeout(BUSY).map_err(sqlite)?;
-    connection.set_prepared_statement_cache_capacity(32);
+    connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }
 
-/// Whether nothing was ever put into the file. A file that is neither empty nor ours is refused.
-fn is_empty(connection: &Connection) -> Result<bool, String> {
+/// What the file is. One that is neither empty nor ours is refused.
+pub(super) fn kind(connection: &Connection) -> Result<Kind, String> {
     let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i32>(0)).map_err(sqlite);
     let application = number("PRAGMA application_id")?;
     let version = number("PRAGMA user_version")?;
     let things = number("SELECT count(*) FROM sqlite_schema")?;
     match (application, version) {
-        (0, 0) if things == 0 => Ok(true),
-        (APPLICATION_ID, VERSION) => Ok(false),
+        (0, 0) if things == 0 => Ok(Kind::Empty),
+        (APPLICATION_ID, 1..=VERSION) => Ok(Kind::Ours(version)),
         (APPLICATION_ID, newer) if newer > VERSION => {
             Err(format!("a newer onedelete wrote it (tables of version {newer}; this one knows up to {VERSION})"))
         }
@@ -168,16 +168,15 @@ fn is_empty(connection: &Connection) -> Result<bool, String> {
 }
 
 /// Looks for damage.
-fn examine(connection: &Connection, place: &Path) -> Result<(), String> {
-    for name in TABLE_NAMES {
-        let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
-        if connection.query_row(sql, [name], |row| row.get::<_, i64>(0)).map_err(sqlite)? == 0 {
-            return Err(format!("the file is damaged: it has no table {name}"));
-        }
+fn examine(connection: &Connection, place: &Path, version: i32) -> Result<(), String> {
+    if let Some(name) = missing_table(connection, version)? {
+        return Err(format!("the file is damaged: it has no table {name}"));
     }
     let size = fs::metadata(place).map_err(|error| format!("it cannot be looked at: {error}"))?.len();
     let checks = match size {
         0..=EXAMINED_BYTES => vec!["PRAGMA quick_check(1)".to_owned()],
+        // What is brought up to date is read as a whole for that.
+        _ if version < VERSION => Vec::new(),
         _ => WORKING_TABLES.iter().map(|table| format!("PRAGMA quick_check({table})")).collect(),
     };
     for check in checks {
@@ -188,6 +187,17 @@ fn examine(connection: &Connection, place: &Path) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// A table that should be there and is not.
+pub(super) fn missing_table(connection: &Connection, version: i32) -> Result<Option<&'static str>, String> {
+    let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+    for name in tables::names(version) {
+        if !connection.prepare_cached(sql).and_then(|mut table| table.exists([name])).map_err(sqlite)? {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 /// Sets what makes a commit durable and an erasure real.
@@ -213,15 +223,6 @@ fn set_up(connection: &Connection) -> Result<(), String> {
     Ok(())
 }
 
-/// Makes an empty file ours, whole or not at all.
-fn begin(connection: &mut Connection) -> Result<(), rusqlite::Error> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    transaction.execute_batch(TABLES)?;
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", VERSION)?;
-    transaction.commit()
-}
-
-fn sqlite(error: rusqlite::Error) -> String {
+pub(super) fn sqlite(error: rusqlite::Error) -> String {
     describe(&error)
 }

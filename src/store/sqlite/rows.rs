@@ -1,280 +1,310 @@
-//! What the tables hold, as the types of the ledger: every statement that reads or writes a row.
+//! Every change of a row that the engine asks for.
 //!
-//! No transaction begins or ends here, and nothing is kept between two calls: the file alone is the truth.
-//!
-//! A results row is never changed, and one that comes later never counts for a slot that an earlier one has settled.
+//! No transaction begins or ends here, and nothing is kept between two calls: the file alone is the truth. A part's row
+//! says who works it and counts its results; whoever works it no more finds nothing to change.
 
 use std::sync::Arc;
 
-use adapters::{FaultCode, Identifier, Slot};
+use adapters::FaultCode;
 use rusqlite::{Connection, OptionalExtension, params};
-use serde::de::{DeserializeOwned, IgnoredAny};
-use serde::{Deserialize, Serialize};
 
+use super::body::{self, json, put_results, slot_bytes};
 use super::fault::Failure;
-use crate::engine::{Settled, Ticket};
-use crate::store::{
-    Accept, Accepted, Asked, Attempt, Contact, DeletionId, Intent, Record, ShareKey, StoreError, Stored, Unfinished,
-};
+use super::look;
+use super::purge;
+use super::tables::{DRAFT, HELD, OVER, WAITING};
+use super::writer::After;
+use crate::store::{Accept, Accepted, Claim, DeletionId, Intent, Loads, Part, PartKey, Record, StoreError, Tally};
 
-/// The most contacts in one row, so that no row grows with its deletion.
-const CHUNK: usize = 1_000;
-/// The fence of a share that nobody has taken over.
-const FIRST_FENCE: i64 = 1;
-
-/// What is told of a deletion besides its contacts.
-#[derive(Serialize, Deserialize)]
-struct Head {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    reference: Option<String>,
-    shares: Vec<Arc<str>>,
+/// Puts an earlier part of a deletion down that is still arriving.
+pub(super) fn draft(
+    connection: &Connection,
+    keep: bool,
+    id: DeletionId,
+    tenant: &str,
+    part: &Part,
+) -> Result<(), Failure> {
+    let sql = "SELECT 1 FROM forgotten WHERE id = ?1 UNION ALL SELECT 1 FROM deletions WHERE id = ?1";
+    if connection.prepare_cached(sql)?.exists([id.to_bytes()])? {
+        return Err(refused("the draft was thrown away"));
+    }
+    connection.prepare_cached("INSERT OR IGNORE INTO drafts (id) VALUES (?1)")?.execute([id.to_bytes()])?;
+    put(connection, keep, id, tenant, part, (DRAFT, 0))
 }
 
 /// Puts a deletion down, unless its key was used before.
-pub(super) fn accept(connection: &Connection, deletion: &Accept) -> Result<Accepted, Failure> {
-    let id = deletion.id.to_bytes();
+pub(super) fn accept(
+    connection: &Connection,
+    keep: bool,
+    deletion: &Accept,
+    after: &mut After,
+) -> Result<Accepted, Failure> {
+    let (head, last) = (&deletion.head, &deletion.last);
+    let id = head.id;
     if let Some(claim) = deletion.claim {
-        let sql = "SELECT fingerprint, deletion FROM claims WHERE scope = ?1";
-        let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, [u8; 16]>(1)?));
-        match connection.prepare_cached(sql)?.query_row([claim.scope], row).optional()? {
-            Some((fingerprint, before)) if fingerprint == claim.fingerprint => {
-                return Ok(Accepted::Before(DeletionId::from_bytes(before)));
-            }
-            Some(_) => return Ok(Accepted::Other),
-            None => {
-                let sql = "INSERT INTO claims (scope, fingerprint, deletion) VALUES (?1, ?2, ?3)";
-                connection.prepare_cached(sql)?.execute(params![claim.scope, claim.fingerprint, id])?;
-            }
+        let accepted = take_key(connection, claim, id)?;
+        if accepted != Accepted::New {
+            purge::discard(connection, id, after)?;
+            return Ok(accepted);
         }
     }
-    let head = Head {
-        reason: deletion.reason.clone(),
-        reference: deletion.reference.clone(),
-        shares: deletion.shares.clone(),
-    };
-    let sql = "INSERT INTO deletions (id, tenant, created_ms, contacts, head) VALUES (?1, ?2, ?3, ?4, ?5)";
-    let count = number(deletion.contacts.len())?;
-    connection.prepare_cached(sql)?.execute(params![id, deletion.tenant, deletion.created_ms, count, json(&head)?])?;
-    let mut share = connection.prepare_cached("INSERT INTO shares (deletion, share, fence) VALUES (?1, ?2, ?3)")?;
-    for n in 0..deletion.shares.len() {
-        share.execute(params![id, number(n)?, FIRST_FENCE])?;
+    let sql = "INSERT INTO deletions
+        (id, tenant, created_ms, contacts, parts, reason, reference, shares, scope, kept)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, CAST(?8 AS TEXT), ?9, ?10)";
+    connection.prepare_cached(sql)?.execute(params![
+        id.to_bytes(),
+        head.tenant,
+        head.created_ms,
+        deletion.contacts() as i64,
+        deletion.parts(),
+        head.reason,
+        head.reference,
+        json(&head.shares)?,
+        deletion.claim.map(|claim| claim.scope),
+        keep
+    ])?;
+    if last.number > 0 {
+        take_drafts(connection, id, last)?;
     }
-    let mut contacts = connection.prepare_cached("INSERT INTO contacts (deletion, seq, body) VALUES (?1, ?2, ?3)")?;
-    let mut identifiers =
-        connection.prepare_cached("INSERT INTO identifiers (deletion, seq, body) VALUES (?1, ?2, ?3)")?;
-    for (chunk, seq) in deletion.contacts.chunks(CHUNK).zip(0i64..) {
-        let asked = |contact: &Contact| Asked { share: contact.share, reference: contact.reference.clone() };
-        contacts.execute(params![id, seq, json(&chunk.iter().map(asked).collect::<Vec<_>>())?])?;
-        let named: Vec<_> = chunk.iter().map(|contact| &contact.identifier).collect();
-        identifiers.execute(params![id, seq, json(&named)?])?;
-    }
-    settle(connection, deletion.id, &deletion.settled)?;
+    let held = deletion.hold && last.number == 0;
+    put(connection, keep, id, &head.tenant, last, if held { (HELD, 1) } else { (WAITING, 0) })?;
     Ok(Accepted::New)
 }
 
-/// Puts down that a call is about to be sent.
-pub(super) fn intent(connection: &Connection, intent: &Intent) -> Result<(), Failure> {
-    works(connection, intent.key)?;
-    let slots: Vec<u8> = intent.slots.iter().flat_map(|slot| slot.0.to_le_bytes()).collect();
-    let sql = "INSERT INTO attempts (deletion, share, ticket, attempts, in_doubt, closed, slots)
-        VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6)";
+/// Takes a key for a deletion, if it was not used before or is free again.
+fn take_key(connection: &Connection, claim: Claim, id: DeletionId) -> Result<Accepted, Failure> {
+    match look::claimed(connection, claim)? {
+        Accepted::New => {}
+        before => return Ok(before),
+    }
+    if let Some(used) = look::key(connection, claim)? {
+        connection.prepare_cached("UPDATE deletions SET scope = NULL WHERE id = ?1")?.execute([used.deletion])?;
+    }
+    let sql = "INSERT OR REPLACE INTO claims (scope, fingerprint, deletion) VALUES (?1, ?2, ?3)";
+    connection.prepare_cached(sql)?.execute(params![claim.scope, claim.fingerprint, id.to_bytes()])?;
+    Ok(Accepted::New)
+}
+
+/// Makes the earlier parts of a deletion ones that can be worked. All of them must be there.
+fn take_drafts(connection: &Connection, id: DeletionId, last: &Part) -> Result<(), Failure> {
+    let sql = "SELECT count(*), coalesce(sum(contacts), 0) FROM parts WHERE deletion = ?1";
+    let there: (u32, u32) =
+        connection.prepare_cached(sql)?.query_row([id.to_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let were = connection.prepare_cached("DELETE FROM drafts WHERE id = ?1")?.execute([id.to_bytes()])?;
+    if were != 1 || there != (last.number, last.first) {
+        return Err(refused("an earlier part of the deletion was thrown away"));
+    }
+    let sql = "UPDATE parts SET state = ?3 WHERE deletion = ?1 AND state = ?2";
+    connection.prepare_cached(sql)?.execute(params![id.to_bytes(), DRAFT, WAITING])?;
+    Ok(())
+}
+
+/// Puts a part down, in this state and under this fence if any of its contacts is open.
+fn put(
+    connection: &Connection,
+    keep: bool,
+    id: DeletionId,
+    tenant: &str,
+    part: &Part,
+    (state, fence): (i64, u64),
+) -> Result<(), Failure> {
+    let tally = Tally::of(part.settled.iter().map(|(_, settled)| settled));
+    let is_over = tally.total() as usize == part.contacts.len();
+    let state = if is_over { OVER } else { state };
+    put_row(connection, id, tenant, (part.number, part.first, part.contacts.len()), (state, fence), &tally)?;
+    body::put_contacts(connection, id, part.number, &part.contacts)?;
+    if keep || !is_over {
+        body::put_identifiers(connection, id, part.number, &part.contacts)?;
+    }
+    put_results(connection, PartKey { deletion: id, part: part.number, fence: 0 }, 0, &part.settled)
+}
+
+/// Puts a part's own row down: its number, its first slot and how many contacts it has; state and fence; its results.
+pub(super) fn put_row(
+    connection: &Connection,
+    id: DeletionId,
+    tenant: &str,
+    (number, first, contacts): (u32, u32, usize),
+    (state, fence): (i64, u64),
+    tally: &Tally,
+) -> Result<(), Failure> {
+    let sql = "INSERT INTO parts (deletion, part, tenant, first, contacts, state, fence, open,
+            deleted, not_found, rejected, failed, unknown, skipped, pending, would_delete, absent, duplicates)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?5 - ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
+    let [deleted, not_found, rejected, failed, unknown, skipped, pending, would_delete] = tally.settled;
     connection.prepare_cached(sql)?.execute(params![
-        intent.key.deletion.to_bytes(),
-        intent.key.share,
-        intent.ticket.0.cast_signed(),
-        intent.attempts,
-        intent.in_doubt,
-        slots
+        id.to_bytes(),
+        number,
+        tenant,
+        first,
+        contacts as i64,
+        state,
+        fence.cast_signed(),
+        tally.total(),
+        deleted,
+        not_found,
+        rejected,
+        failed,
+        unknown,
+        skipped,
+        pending,
+        would_delete,
+        tally.absent,
+        tally.duplicates
     ])?;
     Ok(())
 }
 
-/// Puts down how calls ended.
-pub(super) fn record(connection: &Connection, record: &Record) -> Result<(), Failure> {
-    let key = record.key;
-    works(connection, key)?;
-    let sql = "UPDATE attempts SET closed = 1, attempts = ?4, in_doubt = ?5, last = ?6
-        WHERE deletion = ?1 AND share = ?2 AND ticket = ?3";
+/// Claims the oldest part that waits, of the tenant whose turn it is.
+pub(super) fn claim(connection: &Connection, loads: &Loads) -> Result<Option<PartKey>, Failure> {
+    // One step into the index for each tenant that has something waiting, however much that is.
+    let sql = "SELECT tenant, deletion, part FROM parts INDEXED BY working
+        WHERE state = 1 AND tenant > ?1 ORDER BY tenant, deletion, part LIMIT 1";
+    let mut next = connection.prepare_cached(sql)?;
+    let mut oldest: Vec<([u8; 16], u32, Arc<str>)> = Vec::new();
+    loop {
+        let after = oldest.last().map_or("", |(_, _, tenant)| tenant);
+        let found = next.query_row([after], |row| Ok((row.get(1)?, row.get(2)?, row.get(0)?))).optional()?;
+        let Some(found) = found else { break };
+        oldest.push(found);
+    }
+    // Of tenants with the same load, the one that has waited for longest.
+    oldest.sort_unstable();
+    let Some(tenant) = loads.choose(oldest.iter().map(|(_, _, tenant)| tenant)) else { return Ok(None) };
+    let chosen = oldest.iter().find(|(_, _, other)| other == tenant);
+    let Some((deletion, part, _)) = chosen else { return Ok(None) };
+    let sql = "UPDATE parts SET state = ?3, fence = fence + 1 WHERE deletion = ?1 AND part = ?2
+        RETURNING fence";
+    let fence: i64 = connection.prepare_cached(sql)?.query_row(params![deletion, part, HELD], |row| row.get(0))?;
+    Ok(Some(PartKey { deletion: DeletionId::from_bytes(*deletion), part: *part, fence: fence.cast_unsigned() }))
+}
+
+/// Gives a part back, if it is theirs.
+pub(super) fn release(connection: &Connection, key: PartKey) -> Result<(), Failure> {
+    let sql = "UPDATE parts SET state = ?5 WHERE deletion = ?1 AND part = ?2 AND fence = ?3 AND state = ?4";
+    let PartKey { deletion, part, fence } = key;
+    connection.prepare_cached(sql)?.execute(params![deletion.to_bytes(), part, fence.cast_signed(), HELD, WAITING])?;
+    Ok(())
+}
+
+/// Puts down that a call is about to be sent.
+pub(super) fn intent(connection: &Connection, intent: &Intent) -> Result<(), Failure> {
+    let sql = "INSERT INTO attempts (deletion, part, share, ticket, attempts, in_doubt, closed, slots)
+        SELECT deletion, part, ?5, ?6, ?7, ?8, 0, ?9 FROM parts
+        WHERE deletion = ?1 AND part = ?2 AND fence = ?3 AND state = ?4";
+    let PartKey { deletion, part, fence } = intent.key;
+    let put = connection.prepare_cached(sql)?.execute(params![
+        deletion.to_bytes(),
+        part,
+        fence.cast_signed(),
+        HELD,
+        intent.share,
+        intent.ticket.0.cast_signed(),
+        intent.attempts,
+        intent.in_doubt,
+        slot_bytes(&intent.slots)
+    ])?;
+    if put == 1 { Ok(()) } else { Err(Failure::Refused(StoreError::Fenced)) }
+}
+
+/// Puts down how calls ended, and closes a part whose contacts are all settled.
+pub(super) fn record(connection: &Connection, keep: bool, record: &Record, after: &mut After) -> Result<(), Failure> {
+    let key @ PartKey { deletion, part, .. } = record.key;
+    let Some(open) = count(connection, record)? else { return Ok(()) };
+    put_results(connection, key, record.number, &record.settled)?;
+    if open > 0 {
+        return close_calls(connection, record);
+    }
+    let sql = "DELETE FROM attempts WHERE deletion = ?1 AND part = ?2";
+    connection.prepare_cached(sql)?.execute(params![deletion.to_bytes(), part])?;
+    if keep {
+        let sql = "UPDATE deletions SET kept = 1 WHERE id = ?1 AND kept = 0";
+        connection.prepare_cached(sql)?.execute([deletion.to_bytes()])?;
+    } else {
+        let sql = "DELETE FROM identifiers WHERE deletion = ?1 AND part = ?2";
+        connection.prepare_cached(sql)?.execute(params![deletion.to_bytes(), part])?;
+        after.erased = true;
+    }
+    Ok(())
+}
+
+/// Counts what a record settles, and says how many contacts are open then; `None` if it was put down before.
+fn count(connection: &Connection, record: &Record) -> Result<Option<i64>, Failure> {
+    let sql = "UPDATE parts SET open = open - ?6, state = iif(open > ?6, state, ?7),
+            deleted = deleted + ?8, not_found = not_found + ?9, rejected = rejected + ?10, failed = failed + ?11,
+            unknown = unknown + ?12, skipped = skipped + ?13, pending = pending + ?14,
+            would_delete = would_delete + ?15, absent = absent + ?16, duplicates = duplicates + ?17
+        WHERE deletion = ?1 AND part = ?2 AND fence = ?3 AND state = ?4 AND NOT EXISTS
+            (SELECT 1 FROM results WHERE deletion = ?1 AND part = ?2 AND results.fence = ?3 AND number = ?5)
+        RETURNING open";
+    let PartKey { deletion, part, fence } = record.key;
+    let (id, fence) = (deletion.to_bytes(), fence.cast_signed());
+    let tally = Tally::of(record.settled.iter().map(|(_, settled)| settled));
+    let [deleted, not_found, rejected, failed, unknown, skipped, pending, would_delete] = tally.settled;
+    let values = params![
+        id,
+        part,
+        fence,
+        HELD,
+        record.number,
+        tally.total(),
+        OVER,
+        deleted,
+        not_found,
+        rejected,
+        failed,
+        unknown,
+        skipped,
+        pending,
+        would_delete,
+        tally.absent,
+        tally.duplicates
+    ];
+    let open = connection.prepare_cached(sql)?.query_row(values, |row| row.get(0)).optional()?;
+    if open.is_some() {
+        return Ok(open);
+    }
+    let sql = "SELECT 1 FROM parts WHERE deletion = ?1 AND part = ?2 AND fence = ?3 AND state = ?4";
+    let theirs = connection.prepare_cached(sql)?.exists(params![id, part, fence, HELD])?;
+    if theirs { Ok(None) } else { Err(Failure::Refused(StoreError::Fenced)) }
+}
+
+fn close_calls(connection: &Connection, record: &Record) -> Result<(), Failure> {
+    let sql = "UPDATE attempts SET closed = 1, attempts = ?5, in_doubt = ?6, last = ?7
+        WHERE deletion = ?1 AND part = ?2 AND share = ?3 AND ticket = ?4";
     let mut close = connection.prepare_cached(sql)?;
+    let PartKey { deletion, part, .. } = record.key;
     for closed in &record.closed {
-        let ticket = closed.ticket.0.cast_signed();
         // A call without an intent was never sent: then there is no row, and nothing to close.
-        let last = closed.last.map(FaultCode::as_str);
-        close.execute(params![key.deletion.to_bytes(), key.share, ticket, closed.attempts, closed.in_doubt, last])?;
-    }
-    settle(connection, key.deletion, &record.settled)
-}
-
-/// Closes a deletion whose contacts all have a result, and erases whom they named.
-pub(super) fn finish(connection: &Connection, id: DeletionId, finished_ms: i64) -> Result<(), Failure> {
-    let sql = "SELECT contacts FROM deletions WHERE id = ?1 AND finished_ms IS NULL";
-    let contacts = connection.prepare_cached(sql)?.query_row([id.to_bytes()], |row| row.get(0)).optional()?;
-    let Some(contacts) = contacts else { return Ok(()) };
-    let mut open = vec![true; length(contacts)?];
-    for rows in bodies::<(Slot, IgnoredAny)>(connection, "results", id)? {
-        for (slot, _) in rows {
-            if let Some(place) = open.get_mut(slot.0 as usize) {
-                *place = false;
-            }
-        }
-    }
-    if open.contains(&true) {
-        return Ok(());
-    }
-    let close = "UPDATE deletions SET finished_ms = ?2 WHERE id = ?1";
-    connection.prepare_cached(close)?.execute(params![id.to_bytes(), finished_ms])?;
-    for table in ["identifiers", "attempts", "shares"] {
-        // Without its shares, nobody works it any more, under whatever fence.
-        let erase = format!("DELETE FROM {table} WHERE deletion = ?1");
-        connection.prepare_cached(&erase)?.execute([id.to_bytes()])?;
+        close.execute(params![
+            deletion.to_bytes(),
+            part,
+            record.share,
+            closed.ticket.0.cast_signed(),
+            closed.attempts,
+            closed.in_doubt,
+            closed.last.map(FaultCode::as_str)
+        ])?;
     }
     Ok(())
 }
 
-/// Shuts out whoever worked before, and hands over what is unfinished.
-pub(super) fn take_over(connection: &Connection) -> Result<Vec<Unfinished>, Failure> {
-    // Only unfinished deletions have shares.
-    connection.execute("UPDATE shares SET fence = fence + 1", [])?;
-    let mut statement = connection.prepare("SELECT id FROM deletions WHERE finished_ms IS NULL")?;
-    let ids: Vec<[u8; 16]> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    ids.into_iter().map(|id| unfinished(connection, DeletionId::from_bytes(id))).collect()
+/// Closes a deletion whose parts are all over. Whether it is closed.
+pub(super) fn finish(connection: &Connection, id: DeletionId, finished_ms: i64) -> Result<bool, Failure> {
+    let sql = "UPDATE deletions SET finished_ms = ?2 WHERE id = ?1 AND finished_ms IS NULL
+        AND NOT EXISTS (SELECT 1 FROM parts WHERE deletion = ?1 AND open > 0)";
+    connection.prepare_cached(sql)?.execute(params![id.to_bytes(), finished_ms])?;
+    let sql = "SELECT 1 FROM deletions WHERE id = ?1 AND finished_ms IS NOT NULL";
+    Ok(connection.prepare_cached(sql)?.exists([id.to_bytes()])?)
 }
 
-/// A deletion and its results so far.
-pub(super) fn read(connection: &Connection, id: DeletionId) -> Result<Option<Stored>, Failure> {
-    let sql = "SELECT tenant, created_ms, finished_ms, contacts, head FROM deletions WHERE id = ?1";
-    let row = connection.prepare_cached(sql)?.query_row([id.to_bytes()], |row| {
-        let tenant: Arc<str> = row.get(0)?;
-        Ok((tenant, row.get(1)?, row.get(2)?, row.get(3)?, row.get::<_, Vec<u8>>(4)?))
-    });
-    let Some((tenant, created_ms, finished_ms, count, head)) = row.optional()? else { return Ok(None) };
-    let head: Head = parse(&head)?;
-    let contacts = bodies::<Asked>(connection, "contacts", id)?.concat();
-    if contacts.len() != length(count)? {
-        return Err(Failure::unreadable());
-    }
-    let mut results = vec![None; contacts.len()];
-    for (slot, settled) in bodies::<(Slot, Settled)>(connection, "results", id)?.into_iter().flatten() {
-        // The first result stays.
-        if let Some(place @ None) = results.get_mut(slot.0 as usize) {
-            *place = Some(settled);
-        }
-    }
-    Ok(Some(Stored {
-        id,
-        tenant,
-        created_ms,
-        finished_ms,
-        reason: head.reason,
-        reference: head.reference,
-        shares: head.shares,
-        contacts,
-        results,
-    }))
-}
-
-fn unfinished(connection: &Connection, id: DeletionId) -> Result<Unfinished, Failure> {
-    let stored = read(connection, id)?.ok_or_else(Failure::unreadable)?;
-    let identifiers = bodies::<Identifier>(connection, "identifiers", id)?.concat();
-    if identifiers.len() != stored.contacts.len() {
-        return Err(Failure::unreadable());
-    }
-    let contact = |(asked, identifier): (Asked, Identifier)| Contact {
-        share: asked.share,
-        identifier,
-        reference: asked.reference,
-    };
-    let results = stored.results.into_iter().zip(0..);
-    let settled = results.filter_map(|(result, n)| Some((Slot(n), result?))).collect();
-    // A deletion's shares are taken over together. One that has none has nobody to shut out.
-    let sql = "SELECT coalesce(max(fence), ?2) FROM shares WHERE deletion = ?1";
-    let fence: i64 =
-        connection.prepare_cached(sql)?.query_row(params![id.to_bytes(), FIRST_FENCE], |row| row.get(0))?;
-    let attempts = attempts(connection, id, stored.shares.len())?;
-    let deletion = Accept {
-        id,
-        tenant: stored.tenant,
-        created_ms: stored.created_ms,
-        reason: stored.reason,
-        reference: stored.reference,
-        shares: stored.shares,
-        contacts: stored.contacts.into_iter().zip(identifiers).map(contact).collect(),
-        settled,
-        claim: None,
-    };
-    Ok(Unfinished { deletion: Arc::new(deletion), fence: fence.cast_unsigned(), attempts })
-}
-
-/// The calls of each share, in the order of their tickets: that in which they were sent.
-fn attempts(connection: &Connection, id: DeletionId, shares: usize) -> Result<Vec<Vec<Attempt>>, Failure> {
-    let mut attempts = vec![Vec::new(); shares];
-    let sql = "SELECT share, ticket, attempts, in_doubt, closed, slots, last FROM attempts
-        WHERE deletion = ?1 ORDER BY share, ticket";
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query([id.to_bytes()])?;
-    while let Some(row) = rows.next()? {
-        let slots: Vec<u8> = row.get(5)?;
-        let (slots, rest) = slots.as_chunks();
-        let share = attempts.get_mut(usize::from(row.get::<_, u16>(0)?));
-        let (Some(share), []) = (share, rest) else { return Err(Failure::unreadable()) };
-        share.push(Attempt {
-            ticket: Ticket(row.get::<_, i64>(1)?.cast_unsigned()),
-            attempts: row.get(2)?,
-            in_doubt: row.get(3)?,
-            closed: row.get(4)?,
-            last: row.get_ref(6)?.as_str_or_null().ok().flatten().and_then(FaultCode::find),
-            slots: slots.iter().map(|slot| Slot(u32::from_le_bytes(*slot))).collect(),
-        });
-    }
-    Ok(attempts)
-}
-
-/// Refuses whoever does not work the share, or does no more.
-fn works(connection: &Connection, key: ShareKey) -> Result<(), Failure> {
-    let sql = "SELECT 1 FROM shares WHERE deletion = ?1 AND share = ?2 AND fence = ?3";
-    let fence = key.fence.cast_signed();
-    let works = connection.prepare_cached(sql)?.exists(params![key.deletion.to_bytes(), key.share, fence])?;
-    if works { Ok(()) } else { Err(Failure::Refused(StoreError::Fenced)) }
-}
-
-/// Adds results after those that are there.
-fn settle(connection: &Connection, id: DeletionId, settled: &[(Slot, Settled)]) -> Result<(), Failure> {
-    let sql = "INSERT INTO results (deletion, seq, body)
-        SELECT ?1, coalesce(max(seq) + 1, 0), ?2 FROM results WHERE deletion = ?1";
-    let mut statement = connection.prepare_cached(sql)?;
-    for chunk in settled.chunks(CHUNK) {
-        statement.execute(params![id.to_bytes(), json(chunk)?])?;
-    }
+/// Puts down that nothing more shall be sent for a deletion.
+pub(super) fn cancel(connection: &Connection, id: DeletionId, cancelled_ms: i64) -> Result<(), Failure> {
+    let sql = "UPDATE deletions SET cancelled_ms = ?2 WHERE id = ?1 AND cancelled_ms IS NULL AND finished_ms IS NULL";
+    connection.prepare_cached(sql)?.execute(params![id.to_bytes(), cancelled_ms])?;
     Ok(())
 }
 
-/// The lists of a table that belong to a deletion, in the order in which they were put down.
-fn bodies<T: DeserializeOwned>(connection: &Connection, table: &str, id: DeletionId) -> Result<Vec<Vec<T>>, Failure> {
-    let sql = format!("SELECT body FROM {table} WHERE deletion = ?1 ORDER BY seq");
-    let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query([id.to_bytes()])?;
-    let mut lists = Vec::new();
-    while let Some(row) = rows.next()? {
-        lists.push(parse(row.get_ref(0)?.as_bytes().map_err(|_| Failure::unreadable())?)?);
-    }
-    Ok(lists)
-}
-
-fn json<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Failure> {
-    let failed = |_| Failure::Refused(StoreError::Broken("a row cannot be written".to_owned()));
-    serde_json::to_vec(value).map_err(failed)
-}
-
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
-    serde_json::from_slice(body).map_err(|_| Failure::unreadable())
-}
-
-fn number(count: usize) -> Result<i64, Failure> {
-    i64::try_from(count).map_err(|_| Failure::unreadable())
-}
-
-fn length(count: i64) -> Result<usize, Failure> {
-    usize::try_from(count).map_err(|_| Failure::unreadable())
+fn refused(why: &str) -> Failure {
+    Failure::Refused(StoreError::Broken(why.to_owned()))
 }

@@ -1,46 +1,84 @@
-//! What the file store promises beyond the laws of every ledger: its file, its lock, its failures.
+//! What the file store promises beyond the laws of every ledger: its file, its groups, its failures.
+
+mod erasure;
+mod failures;
+mod files;
+mod operators;
+mod version_1;
 
 use std::future::{Future, poll_fn};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc as channel;
 use std::task::Poll;
 
-use rusqlite::Connection;
+use adapters::Identifier;
 use tempfile::TempDir;
 
-use super::fault::Failure;
 use super::*;
-use crate::store::conformance::{self, Pair, gone, intent, key, plain, record};
-
-/// What a test wants done inside a transaction of the writer's.
-pub(super) type Inside = Box<dyn FnOnce(&Connection) -> Result<(), Failure> + Send>;
+use crate::store::Contact;
+use crate::store::conformance::{self, Pair, gone, intent, key, part, plain, record};
 
 fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
 fn open(folder: &TempDir) -> Sqlite {
-    Sqlite::open(&folder.path().join("ledger.db")).unwrap()
+    open_with(folder, Options::default())
 }
 
-/// Why a file is refused.
-fn refusal(folder: &TempDir) -> String {
-    let Err(StoreError::Broken(line)) = Sqlite::open(&folder.path().join("ledger.db")) else { panic!("it was opened") };
-    assert!(!line.contains('\n'), "{line}");
-    line
+fn open_with(folder: &TempDir, options: Options) -> Sqlite {
+    Sqlite::open(&folder.path().join("ledger.db"), options).unwrap()
+}
+
+/// Nothing is wrong with the file, whoever has it open.
+fn assert_sound(folder: &TempDir) -> Report {
+    let report = check(&folder.path().join("ledger.db")).unwrap();
+    assert_eq!(report.findings, [""; 0]);
+    report
+}
+
+/// A deletion whose contacts are named with this word and a number.
+fn named(id: DeletionId, count: usize, word: &str) -> Accept {
+    let deletion = plain(id, count, 1);
+    let contact = |(contact, n): (&Contact, usize)| Contact {
+        identifier: Identifier::Id(format!("{word}{n}").into()),
+        ..contact.clone()
+    };
+    let contacts = deletion.last.contacts.iter().zip(0..).map(contact).collect();
+    Accept { last: part(0, 0, contacts, Vec::new()), ..deletion }
+}
+
+/// Settles every contact of a deletion of one part, and finishes it.
+async fn finish(store: &Sqlite, id: DeletionId, fence: u64) {
+    let page = store.page(id, 0).await.unwrap().unwrap();
+    let settled: Vec<_> = (0..page.contacts.len() as u32).map(|slot| (slot, gone(1))).collect();
+    store.record(record(key(id, fence), 1, &[], &settled)).await.unwrap();
+    assert!(store.finish(id, 1).await.unwrap());
+}
+
+async fn claim(store: &Sqlite) -> Option<Job> {
+    store.claim(Arc::new(Loads { most: 1, ..Loads::default() })).await.unwrap()
+}
+
+async fn claim_all(store: &Sqlite) -> usize {
+    let mut count = 0;
+    while claim(store).await.is_some() {
+        count += 1;
+    }
+    count
 }
 
 impl Sqlite {
     async fn inside(&self, inside: impl FnOnce(&Connection) -> Result<(), Failure> + Send + 'static) {
-        self.write(Write::Test(Box::new(inside))).await.unwrap();
+        self.write(1, |connection, _| inside(connection)).await.unwrap();
     }
 
     async fn half_way(&self) -> Result<(), StoreError> {
-        let inside: Inside = Box::new(|connection| {
-            connection.execute("DELETE FROM shares", [])?;
+        let half = |connection: &Connection, _: &mut After| {
+            connection.execute("DELETE FROM parts", [])?;
             Err(Failure::Refused(StoreError::Fenced))
-        });
-        self.write(Write::Test(inside)).await.map(drop)
+        };
+        self.write(1, half).await
     }
 
     /// Starts `calls` while the writer is held up, so that they are all in one group, and gives their answers.
@@ -70,6 +108,12 @@ impl Sqlite {
         self.probe.commits.load(Ordering::SeqCst)
     }
 
+    /// Until the log was emptied of what was erased so far.
+    async fn log_emptied(&self) {
+        let erased = self.probe.erased.load(Ordering::SeqCst);
+        self.probe.emptied.subscribe().wait_for(|(at, _)| *at >= erased).await.unwrap();
+    }
+
     /// Until it has let go of everything; a test that hangs here is a leak.
     fn ended(&self) -> impl Future<Output = ()> + use<> {
         let mut ended = self.ended.clone();
@@ -79,34 +123,87 @@ impl Sqlite {
 
 #[tokio::test]
 async fn sqlite_is_a_ledger() {
-    let folder = folder();
-    let count = std::cell::Cell::new(0);
-    let fresh = || -> Box<dyn Ledger> {
-        count.set(count.get() + 1);
-        Box::new(Sqlite::open(&folder.path().join(format!("{}.db", count.get()))).unwrap())
-    };
-    conformance::check(fresh, true).await;
+    for keep_identifiers in [false, true] {
+        let folder = folder();
+        let count = std::cell::Cell::new(0);
+        let fresh = || -> Box<dyn Ledger> {
+            count.set(count.get() + 1);
+            let options = Options { keep_identifiers, ..Options::default() };
+            Box::new(Sqlite::open(&folder.path().join(format!("{}.db", count.get())), options).unwrap())
+        };
+        conformance::check(fresh).await;
+    }
 }
 
 /// The same random calls to both, over closings and crashes: they never say different things.
 #[tokio::test]
 async fn sqlite_does_what_the_book_does() {
-    let mut handed_over = 0;
+    let mut handed_on = 0;
     for seed in 0..10 {
-        let folder = folder();
-        let mut pair = Pair::new(Box::new(open(&folder)), seed);
-        for _ in 0..4 {
+        let mut home = folder();
+        let mut pair = Pair::new(Box::new(open(&home)), seed);
+        for round in 0..4 {
             for _ in 0..60 {
                 pair.step().await;
             }
             pair.compare().await;
+            assert_sound(&home);
+            let after_crash = copy(&home);
             pair.ledger.close().await;
-            pair.ledger = Box::new(open(&folder));
+            if round % 2 == 0 {
+                home = after_crash;
+            }
+            pair.ledger = Box::new(open(&home));
+            pair.crash();
             pair.compare().await;
-            handed_over += pair.take_over().await;
+            handed_on += pair.claim_all().await;
+            assert_sound(&home);
         }
     }
-    assert!(handed_over > 100, "the schedules leave something unfinished: {handed_over}");
+    assert!(handed_on > 100, "the schedules leave something unfinished: {handed_on}");
+}
+
+/// The files as they are, as after kill -9: the log is not moved.
+fn copy(folder: &TempDir) -> TempDir {
+    let copy = self::folder();
+    for file in folder.path().read_dir().unwrap() {
+        let file = file.unwrap();
+        // What SQLite keeps in shared memory would not be there after a crash of the machine.
+        if !file.file_name().to_str().unwrap().ends_with("-shm") {
+            std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+        }
+    }
+    copy
+}
+
+#[tokio::test]
+async fn a_copy_taken_while_it_runs_holds_all_that_was_acknowledged() {
+    let folder = folder();
+    let store = open(&folder);
+    let ids: Vec<_> = (0..50).map(|_| DeletionId::new()).collect();
+    for id in &ids {
+        store.accept(Arc::new(plain(*id, 40, 2))).await.unwrap();
+    }
+    let copy = copy(&folder);
+    let survivor = open(&copy);
+    assert_eq!(survivor.hash_key(), store.hash_key());
+    assert_eq!(claim_all(&survivor).await, ids.len());
+}
+
+#[tokio::test]
+async fn the_key_of_hashes_is_made_once_or_given() {
+    let (one, other) = (folder(), folder());
+    let store = open(&one);
+    let key = store.hash_key();
+    assert_ne!(key, open(&other).hash_key());
+    assert!(!format!("{store:?}").contains("key"));
+    store.close().await;
+    let given = Options { hash_key: Some([7; 16]), ..Options::default() };
+    assert!(!format!("{given:?}").contains('7'));
+    let store = open_with(&one, given);
+    assert_eq!(store.hash_key(), [7; 16]);
+    store.close().await;
+    assert_eq!(open(&one).hash_key(), key);
 }
 
 #[tokio::test]
@@ -116,7 +213,7 @@ async fn a_closed_store_answers_nothing_and_leaves_one_file() {
     let id = DeletionId::new();
     store.accept(Arc::new(plain(id, 3, 1))).await.unwrap();
     // What was sent before is carried out before.
-    let mut last = store.record(record(key(id, 0, 1), &[], &[(0, gone(1))]));
+    let mut last = store.record(record(key(id, 1), 1, &[], &[(0, gone(1))]));
     poll_fn(|context| {
         let _ = last.as_mut().poll(context);
         Poll::Ready(())
@@ -127,18 +224,18 @@ async fn a_closed_store_answers_nothing_and_leaves_one_file() {
     assert!(!store.healthy());
     let closed = Err(StoreError::Broken("it is closed".into()));
     assert_eq!(store.accept(Arc::new(plain(DeletionId::new(), 1, 1))).await.map(drop), closed);
-    assert_eq!(store.intent(intent(key(id, 0, 1), 1, &[0])).await, closed);
-    assert_eq!(store.record(record(key(id, 0, 1), &[], &[])).await, closed);
-    assert_eq!(store.finish(id, 1).await, closed);
+    assert_eq!(store.intent(intent(key(id, 1), 1, &[0])).await, closed);
+    assert_eq!(store.record(record(key(id, 1), 2, &[], &[])).await, closed);
+    assert_eq!(store.finish(id, 1).await.map(drop), closed);
     assert_eq!(store.read(id).await.map(drop), closed);
-    assert_eq!(store.take_over().await.map(drop), closed);
+    assert_eq!(store.claim(Arc::default()).await.map(drop), closed);
     store.close().await;
     let mut names: Vec<_> = folder.path().read_dir().unwrap().map(|file| file.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["ledger.db", "ledger.db.lock"]);
 
     let again = open(&folder);
-    assert_eq!(again.read(id).await.unwrap().unwrap().results, [Some(gone(1)), None, None]);
+    assert_eq!(again.page(id, 0).await.unwrap().unwrap().results, [Some(gone(1)), None, None]);
 }
 
 #[tokio::test]
@@ -151,170 +248,6 @@ async fn a_dropped_store_ends_by_itself_and_loses_nothing() {
     drop(store);
     ended.await;
     assert!(open(&folder).read(id).await.unwrap().is_some());
-}
-
-#[tokio::test]
-async fn a_copy_taken_while_it_runs_holds_all_that_was_acknowledged() {
-    let (folder, copy) = (folder(), folder());
-    let store = open(&folder);
-    let ids: Vec<_> = (0..50).map(|_| DeletionId::new()).collect();
-    for id in &ids {
-        store.accept(Arc::new(plain(*id, 40, 2))).await.unwrap();
-    }
-    // As after kill -9: the files as they are, the log not moved.
-    for file in folder.path().read_dir().unwrap() {
-        let file = file.unwrap();
-        std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
-    }
-    let survivor = open(&copy);
-    assert_eq!(survivor.take_over().await.unwrap().len(), ids.len());
-}
-
-fn holds(folder: &TempDir, text: &str) -> bool {
-    folder.path().read_dir().unwrap().any(|file| {
-        let bytes = std::fs::read(file.unwrap().path()).unwrap();
-        bytes.windows(text.len()).any(|window| window == text.as_bytes())
-    })
-}
-
-#[tokio::test]
-async fn a_finished_deletion_leaves_no_identifier_in_any_byte() {
-    for contacts in [1, 40, 2_500] {
-        let folder = folder();
-        let (last, id) = (format!("person-{}", contacts - 1), DeletionId::new());
-        let mut store = open(&folder);
-        store.accept(Arc::new(plain(id, contacts, 1))).await.unwrap();
-        store.intent(intent(key(id, 0, 1), 1, &[0])).await.unwrap();
-        let settled: Vec<_> = (0..contacts as u32).map(|slot| (slot, gone(1))).collect();
-        store.record(record(key(id, 0, 1), &[], &settled)).await.unwrap();
-        store.close().await;
-        assert!(holds(&folder, &last), "or the search proves nothing");
-        store = open(&folder);
-        store.finish(id, 1).await.unwrap();
-        // What never leaves the log before it is erased.
-        let short = Accept { settled: vec![(adapters::Slot(0), gone(1))], ..plain(DeletionId::new(), 1, 1) };
-        let short_id = short.id;
-        store.accept(Arc::new(short)).await.unwrap();
-        store.finish(short_id, 1).await.unwrap();
-        store.close().await;
-        assert!(!holds(&folder, "person-"), "an identifier is left");
-        let stored = open(&folder).read(id).await.unwrap().unwrap();
-        assert_eq!((stored.contacts.len(), stored.finished_ms), (contacts, Some(1)));
-    }
-}
-
-#[tokio::test]
-async fn a_second_opening_is_refused() {
-    let folder = folder();
-    let store = open(&folder);
-    assert!(refusal(&folder).contains("it is in use: "), "{}", refusal(&folder));
-    #[cfg(unix)]
-    {
-        // Under another name as well.
-        let other = folder.path().join("other.db");
-        std::os::unix::fs::symlink(folder.path().join("ledger.db"), &other).unwrap();
-        assert!(Sqlite::open(&other).is_err());
-        // And it is nobody else's to read.
-        use std::os::unix::fs::PermissionsExt;
-        for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db.lock"] {
-            let mode = std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o600, "{name}");
-        }
-    }
-    store.close().await;
-    open(&folder).close().await;
-}
-
-#[test]
-fn a_folder_that_is_not_there_is_named() {
-    let folder = folder();
-    let Err(error) = Sqlite::open(&folder.path().join("none/ledger.db")) else { panic!() };
-    assert!(error.to_string().ends_with("/none does not exist"), "{error}");
-    std::fs::create_dir(folder.path().join("ledger.db")).unwrap();
-    assert!(refusal(&folder).ends_with(": it is not a file"));
-    assert!(Sqlite::open(Path::new("/")).is_err());
-}
-
-/// What is found at the path is refused with this line, and left as it was.
-fn check_refused(folder: &TempDir, expected: &str) {
-    let file = folder.path().join("ledger.db");
-    let before = std::fs::read(&file).unwrap();
-    let line = refusal(folder);
-    assert!(line.contains(expected), "{line}");
-    assert!(before == std::fs::read(&file).unwrap(), "the file was changed");
-}
-
-#[tokio::test]
-async fn files_that_are_not_ours_are_refused_and_left_alone() {
-    for bytes in [&b"xy"[..], b"hello, this is a letter\n", &[0; 5_000], &[b'S'; 20_000]] {
-        let folder = folder();
-        std::fs::write(folder.path().join("ledger.db"), bytes).unwrap();
-        check_refused(&folder, "it is not a SQLite database");
-    }
-    for sql in ["CREATE TABLE t (a); PRAGMA user_version = 1", "PRAGMA application_id = 7", "PRAGMA user_version = 1"] {
-        let folder = folder();
-        Connection::open(folder.path().join("ledger.db")).unwrap().execute_batch(sql).unwrap();
-        check_refused(&folder, "it is a SQLite database of another program");
-    }
-    let begun = [
-        ("PRAGMA user_version = 2", "a newer onedelete wrote it (tables of version 2; this one knows up to 1)"),
-        ("PRAGMA user_version = 0", "the file is damaged: its tables have no version"),
-        ("DROP TABLE shares", "the file is damaged: it has no table shares"),
-    ];
-    for (sql, expected) in begun {
-        let folder = folder();
-        open(&folder).close().await;
-        Connection::open(folder.path().join("ledger.db")).unwrap().execute_batch(sql).unwrap();
-        check_refused(&folder, expected);
-    }
-}
-
-#[tokio::test]
-async fn a_damaged_file_is_refused() {
-    let folder = folder();
-    let store = open(&folder);
-    store.accept(Arc::new(plain(DeletionId::new(), 3_000, 2))).await.unwrap();
-    store.close().await;
-    let file = folder.path().join("ledger.db");
-    let whole = std::fs::read(&file).unwrap();
-    let mut found = 0;
-    for page in 1..whole.len() / 4_096 {
-        // The head of one page is overwritten. Pages that only carry on a long row have no head to check.
-        let mut bytes = whole.clone();
-        bytes[page * 4_096..][..64].fill(0x5a);
-        std::fs::write(&file, bytes).unwrap();
-        if let Err(StoreError::Broken(line)) = Sqlite::open(&file) {
-            assert!(line.contains("the file is damaged"), "{line}");
-            found += 1;
-        }
-    }
-    assert!(found >= 7, "only {found} damaged pages were noticed");
-    std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
-    check_refused(&folder, "the file is damaged");
-    std::fs::write(&file, &whole).unwrap();
-    open(&folder).close().await;
-}
-
-#[tokio::test]
-async fn an_empty_file_is_begun() {
-    let folder = folder();
-    std::fs::write(folder.path().join("ledger.db"), "").unwrap();
-    let store = open(&folder);
-    store
-        .inside(|connection| {
-            let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
-            assert_eq!(number("PRAGMA application_id"), i64::from(file::APPLICATION_ID));
-            assert_eq!(number("PRAGMA user_version"), i64::from(file::VERSION));
-            assert_eq!(number("PRAGMA synchronous"), 2, "FULL");
-            assert_eq!(number("PRAGMA secure_delete"), 1);
-            assert_eq!(number("PRAGMA temp_store"), 2, "MEMORY");
-            assert_eq!(number("PRAGMA wal_autocheckpoint"), 0);
-            let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
-            assert_eq!(mode, "wal");
-            Ok(())
-        })
-        .await;
-    store.close().await;
 }
 
 #[tokio::test]
@@ -350,14 +283,14 @@ async fn one_that_is_refused_does_not_spoil_the_others() {
     let done = store
         .in_one_group(vec![
             accept(second, 1),
-            store.record(record(key(first, 0, 9), &[], &[(0, gone(1))])),
+            store.record(record(key(first, 9), 1, &[], &[(0, gone(1))])),
             // The same id again: the second is not put down, and the first is not touched.
             accept(first, 5),
-            store.intent(intent(key(first, 0, 1), 1, &[0])),
-            store.intent(intent(key(first, 0, 1), 1, &[1])),
+            store.intent(intent(key(first, 1), 1, &[0])),
+            store.intent(intent(key(first, 1), 1, &[1])),
             // One that is refused half-way: what it changed is undone.
             Box::pin(store.half_way()),
-            store.record(record(key(first, 0, 1), &[], &[(1, gone(1))])),
+            store.record(record(key(first, 1), 1, &[], &[(1, gone(1))])),
         ])
         .await;
     assert_eq!(store.commits() - before, 2);
@@ -367,101 +300,41 @@ async fn one_that_is_refused_does_not_spoil_the_others() {
         [Ok(()), Err(StoreError::Fenced), twice(1555), Ok(()), twice(1555), Err(StoreError::Fenced), Ok(())]
     );
     assert!(store.healthy());
-    assert_eq!(store.read(first).await.unwrap().unwrap().results, [None, Some(gone(1))]);
+    assert_eq!(store.page(first, 0).await.unwrap().unwrap().results, [None, Some(gone(1))]);
     assert!(store.read(second).await.unwrap().is_some());
-    let unfinished = store.take_over().await.unwrap();
-    let first = unfinished.iter().find(|unfinished| unfinished.deletion.id == first).unwrap();
-    assert_eq!(first.attempts[0].len(), 1);
-    assert_eq!(first.attempts[0][0].slots, [adapters::Slot(0)]);
+    store.release(key(first, 1)).await.unwrap();
+    let job = claim(&store).await.unwrap();
+    assert_eq!((job.key, job.attempts[0].len()), (key(first, 2), 1));
+    assert_eq!(job.attempts[0][0].slots, [adapters::Slot(0)]);
     store.close().await;
+    assert_sound(&folder);
 }
 
-/// After a failure nothing is acknowledged, and nothing that was acknowledged is gone.
-async fn check_broken(folder: &TempDir, store: Sqlite, acknowledged: DeletionId, cause: &str) {
-    let lost: Vec<_> = (0..5).map(|_| DeletionId::new()).collect();
-    let calls = lost.iter().zip([1, 1, 4_000, 1, 1]);
-    let calls = calls.map(|(id, contacts)| store.accept(Arc::new(plain(*id, contacts, 1))));
-    for done in store.in_one_group(calls.collect()).await {
-        let Err(StoreError::Broken(line)) = done else { panic!("something was acknowledged") };
-        assert_eq!(line, cause);
-    }
-    assert!(!store.healthy());
-    let broken = Err(StoreError::Broken(cause.to_owned()));
-    assert_eq!(store.accept(Arc::new(plain(DeletionId::new(), 1, 1))).await.map(drop), broken);
-    assert_eq!(store.read(acknowledged).await.map(drop), broken);
-    assert_eq!(store.finish(acknowledged, 1).await, broken);
-    assert!(refusal(folder).contains("it is in use: "), "the file is held until the store is let go of");
-    store.close().await;
-    assert_eq!(store.finish(acknowledged, 1).await, broken, "the first cause stays");
-
-    let again = open(folder);
-    assert!(again.healthy());
-    assert_eq!(again.take_over().await.unwrap().len(), 1);
-    assert!(again.read(acknowledged).await.unwrap().is_some());
-    for id in lost {
-        assert!(again.read(id).await.unwrap().is_none());
-    }
-    again.close().await;
-}
-
+/// A caller who stops waiting gets no part, and nobody loses it.
 #[tokio::test]
-async fn a_full_disk_breaks_the_store() {
+async fn a_claim_that_nobody_waits_for_is_given_back() {
     let folder = folder();
     let store = open(&folder);
     let id = DeletionId::new();
-    store.accept(Arc::new(plain(id, 1, 1))).await.unwrap();
-    store
-        .inside(|connection| {
-            let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
-            connection.query_row(&format!("PRAGMA max_page_count = {}", pages + 10), [], |_| Ok(()))?;
-            Ok(())
-        })
-        .await;
-    check_broken(&folder, store, id, "a write: the disk is full (SQLite code 13)").await;
-}
-
-#[tokio::test]
-async fn a_failed_commit_breaks_the_store() {
-    let folder = folder();
-    let store = open(&folder);
-    let id = DeletionId::new();
-    store.accept(Arc::new(plain(id, 1, 1))).await.unwrap();
-    let probe = Arc::clone(&store.probe);
-    // The holding group itself must pass: the next one fails.
-    let armed = probe.commits.load(Ordering::SeqCst) + 1;
-    probe.fail_from.store(armed, Ordering::SeqCst);
-    check_broken(&folder, store, id, "a write: a test made it fail").await;
-}
-
-#[tokio::test]
-async fn a_row_that_cannot_be_read_is_said_to_be_so() {
-    let folder = folder();
-    let store = open(&folder);
-    let id = DeletionId::new();
-    store.accept(Arc::new(plain(id, 1, 1))).await.unwrap();
-    store
-        .inside(|connection| {
-            connection.execute("UPDATE contacts SET body = '[{\"secret\":1}]'", []).unwrap_err();
-            connection.execute("UPDATE contacts SET body = CAST('[{\"secret\":1}]' AS BLOB)", [])?;
-            Ok(())
-        })
-        .await;
-    let unreadable = Err(StoreError::Broken("a stored row cannot be read".into()));
-    assert_eq!(store.read(id).await.map(drop), unreadable);
-    assert_eq!(store.take_over().await.map(drop), unreadable);
-    assert!(store.healthy());
-    store.close().await;
-}
-
-#[tokio::test]
-async fn a_long_log_is_moved_into_the_database() {
-    let folder = folder();
-    let store = open(&folder);
-    for _ in 0..40 {
-        store.accept(Arc::new(plain(DeletionId::new(), 10_000, 1))).await.unwrap();
+    store.accept(Arc::new(Accept { hold: false, ..plain(id, 2, 1) })).await.unwrap();
+    for polls in 1..4 {
+        let mut dropped = store.claim(Arc::new(Loads { most: 1, ..Loads::default() }));
+        for _ in 0..polls {
+            match poll_fn(|context| Poll::Ready(dropped.as_mut().poll(context))).await {
+                // By the time that this is carried out, the claim before it was.
+                Poll::Pending => store.inside(|_| Ok(())).await,
+                Poll::Ready(job) => {
+                    store.release(job.unwrap().unwrap().key).await.unwrap();
+                    break;
+                }
+            }
+        }
+        drop(dropped);
+        // The next change comes after it was given back.
+        store.inside(|_| Ok(())).await;
     }
-    let log = std::fs::metadata(folder.path().join("ledger.db-wal")).unwrap().len();
-    let database = std::fs::metadata(folder.path().join("ledger.db")).unwrap().len();
-    assert!(log < 8 << 20 && database > 20 << 20, "{log} bytes of log, {database} of database");
+    let job = claim(&store).await.unwrap();
+    assert_eq!((job.key.deletion, job.key.part), (id, 0));
+    assert!(job.key.fence > 1);
     store.close().await;
 }

@@ -1,0 +1,297 @@
+//! Works one part: its shares side by side, each with its state machine, calls and writes.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use adapters::{FaultCode, Slot};
+use bytes::Bytes;
+use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tracing::Instrument;
+
+use super::register::Running;
+use super::{Engine, Route, Routes};
+use crate::engine::{Backoff, Lost, Policy, Settled, Share, Step, Ticket, settle_without_a_dialect};
+use crate::outbound::Permit;
+use crate::store::{Head, Intent, Job, Record, StoreError};
+use crate::tenants::Connection;
+use crate::{clock, telemetry};
+
+/// Why a part stopped before its end.
+#[derive(Debug)]
+pub(super) enum Stopped {
+    /// What it learnt could not be put down.
+    Store(StoreError),
+    /// The process is about to end: the ledger has what is left.
+    Halted,
+}
+
+impl From<StoreError> for Stopped {
+    fn from(err: StoreError) -> Self {
+        Self::Store(err)
+    }
+}
+
+/// How a call ended, still with what it needs to be told on.
+struct Ended {
+    ticket: Ticket,
+    permit: Option<Permit>,
+    reply: Result<Result<http::Response<Bytes>, Lost>, Stopped>,
+}
+
+/// One share of a part that is being worked.
+struct Work<'w> {
+    engine: &'w Engine,
+    job: &'w Job,
+    share: u16,
+    running: &'w Running,
+    results: &'w Results,
+    deadline_ms: u64,
+}
+
+/// What is known of a part's contacts so far.
+struct Results {
+    first: u32,
+    places: Mutex<Vec<Option<Settled>>>,
+    /// The number of the last record.
+    records: AtomicU32,
+}
+
+impl Results {
+    fn of(job: &Job) -> Self {
+        let places = Mutex::new(job.part.page().results);
+        Self { first: job.part.first, places, records: AtomicU32::new(0) }
+    }
+
+    /// Takes results in. Whatever is said of a contact after its first result does not count.
+    fn put(&self, settled: &mut Vec<(Slot, Settled)>) {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.retain(|(slot, settled)| {
+            let place = slot.0.checked_sub(self.first).and_then(|n| places.get_mut(n as usize));
+            match place {
+                Some(place @ None) => {
+                    *place = Some(settled.clone());
+                    true
+                }
+                _ => {
+                    tracing::error!("a contact was settled twice: the first result stays");
+                    false
+                }
+            }
+        });
+    }
+}
+
+impl Engine {
+    /// Works a part to its end, and returns its results.
+    pub(super) async fn work(
+        &self,
+        job: &Job,
+        routes: &Routes,
+        running: &Running,
+    ) -> Result<Vec<Option<Settled>>, Stopped> {
+        let results = Results::of(job);
+        let deadline_ms = self.deadline_ms(&job.head);
+        let shares = job.head.shares.iter().zip(0..).map(|(name, share)| {
+            let work = Work { engine: self, job, share, running, results: &results, deadline_ms };
+            let route = routes.get(usize::from(share)).and_then(Option::as_ref);
+            // Spans are of the highest level, so that a log of warnings alone still says where.
+            let span = tracing::error_span!("share", connection = &**name);
+            let working = async move {
+                match route {
+                    Some(route) => work.drive(route).await,
+                    None => work.wait_without_a_route().await,
+                }
+            };
+            working.instrument(span)
+        });
+        let ended = tokio::select! {
+            ended = join_all(shares) => ended,
+            () = running.lost.cancelled() => return Err(StoreError::Fenced.into()),
+        };
+        ended.into_iter().collect::<Result<Vec<()>, _>>()?;
+        Ok(results.places.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// When a deletion's time is over, as the engine counts it: it runs from its acceptance, whatever restarts lie between.
+    fn deadline_ms(&self, head: &Head) -> u64 {
+        let age_ms = u64::try_from(clock::unix_ms() - head.created_ms).unwrap_or(0);
+        clock::now().ms.saturating_add(self.bounds.deadline_ms.saturating_sub(age_ms))
+    }
+}
+
+impl Work<'_> {
+    /// Carries out one share.
+    async fn drive(&self, route: &Route) -> Result<(), Stopped> {
+        let (engine, cancel) = (self.engine, &self.running.cancel);
+        let Route { connection, upstream } = route;
+        let retry = connection.retry;
+        let policy = Policy {
+            max_attempts: retry.max_attempts,
+            backoff: Backoff { base_ms: retry.base_ms, cap_ms: retry.cap_ms },
+            deadline_ms: self.deadline_ms,
+            renewable: upstream.renewable(),
+        };
+        let mut dice = fastrand::Rng::new();
+        let (fresh, past, last_ticket) = self.job.past(self.share);
+        if fresh.is_empty() && past.is_empty() {
+            return Ok(());
+        }
+        let dialect = Arc::clone(&connection.dialect);
+        let mut share = Share::resume(dialect, policy, &fresh, &past, last_ticket, clock::now(), &mut dice);
+        drop((fresh, past));
+
+        let mut calls = FuturesUnordered::new();
+        let mut writes = FuturesUnordered::new();
+        let mut cancelled = pin!(cancel.cancelled());
+        let mut halted = pin!(engine.halt.cancelled());
+        let (mut is_cancelled, mut is_halted) = (false, false);
+        loop {
+            if cancel.is_cancelled() && !is_cancelled {
+                is_cancelled = true;
+                share.cancel();
+            }
+            is_halted |= engine.halt.is_cancelled();
+            // Stations 5 and 6: as many calls as the connection may have in flight.
+            let mut wake = None;
+            let mut done = false;
+            while calls.len() < upstream.max_in_flight() && !is_halted {
+                match share.poll(clock::now()) {
+                    Step::Send(ticket, call) => {
+                        let (attempts, in_doubt) = share.attempt(ticket).unwrap_or((1, false));
+                        let slots = call.targets.iter().map(|target| target.slot).collect();
+                        let intent = Intent { key: self.job.key, share: self.share, ticket, attempts, in_doubt, slots };
+                        calls.push(self.call(route, call, intent));
+                    }
+                    Step::Wait(until) => {
+                        wake = clock::instant(until);
+                        break;
+                    }
+                    Step::Idle => break,
+                    Step::Done => {
+                        done = true;
+                        break;
+                    }
+                }
+            }
+            // Station 8: what was learnt, from a call or from the clock, goes into the ledger before anybody is told.
+            let (closed, mut settled) = (share.take_closed(), share.take_settled());
+            if !closed.is_empty() || !settled.is_empty() {
+                self.results.put(&mut settled);
+                writes.push(self.write_down(connection, self.record(closed, settled)));
+            }
+            if (done || is_halted) && calls.is_empty() {
+                while let Some(written) = writes.next().await {
+                    written?;
+                }
+                return if done { Ok(()) } else { Err(Stopped::Halted) };
+            }
+            let nap = async {
+                match wake {
+                    Some(instant) => tokio::time::sleep_until(instant).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                Some(written) = writes.next() => written?,
+                Some(ended) = calls.next() => {
+                    // Station 7.
+                    let Ended { ticket, permit, reply } = ended;
+                    let reply = match reply {
+                        // It never left. The share stands as it is, and so does the ledger.
+                        Err(Stopped::Halted) => continue,
+                        reply => reply?,
+                    };
+                    match reply {
+                        Ok(reply) => {
+                            let signal = share.on_reply(ticket, &reply, clock::now(), &mut dice);
+                            permit.inspect(|permit| upstream.heard(permit, signal));
+                        }
+                        Err(lost) => share.on_lost(ticket, lost, clock::now(), &mut dice),
+                    }
+                }
+                () = &mut cancelled, if !is_cancelled => {}
+                () = &mut halted, if !is_halted => {}
+                () = nap => {}
+            }
+        }
+    }
+
+    fn record(&self, closed: Vec<crate::engine::Closed>, settled: Vec<(Slot, Settled)>) -> Record {
+        let number = self.results.records.fetch_add(1, Ordering::Relaxed) + 1;
+        Record { key: self.job.key, number, share: self.share, closed, settled }
+    }
+
+    /// Puts down what was learnt, and counts it once it is on the disk.
+    async fn write_down(&self, connection: &Arc<Connection>, record: Record) -> Result<(), StoreError> {
+        let outcomes: Vec<_> = record.settled.iter().map(|(_, settled)| settled.outcome).collect();
+        self.engine.ledger.record(record).await?;
+        telemetry::settled(connection, outcomes.into_iter());
+        Ok(())
+    }
+
+    /// A share whose connection is no longer configured: nothing can be sent for it. What it is worth is settled when it
+    /// is cancelled or its time is over; until then, a start with the connection can go on with it.
+    async fn wait_without_a_route(&self) -> Result<(), Stopped> {
+        let (fresh, past, _) = self.job.past(self.share);
+        if fresh.is_empty() && past.is_empty() {
+            return Ok(());
+        }
+        tracing::error!("nothing can be sent: the connection is no longer configured");
+        let time_over = async {
+            match clock::instant(self.deadline_ms) {
+                Some(instant) => tokio::time::sleep_until(instant).await,
+                None => std::future::pending().await,
+            }
+        };
+        let why = tokio::select! {
+            () = self.engine.halt.cancelled() => return Err(Stopped::Halted),
+            () = self.running.cancel.cancelled() => FaultCode::Cancelled,
+            () = time_over => FaultCode::DeadlineExceeded,
+        };
+        let mut settled = settle_without_a_dialect(&fresh, &past, why);
+        self.results.put(&mut settled);
+        Ok(self.engine.ledger.record(self.record(Vec::new(), settled)).await?)
+    }
+
+    /// One call: leave to go, intent, wire.
+    async fn call(&self, route: &Route, call: Arc<adapters::Call>, intent: Intent) -> Ended {
+        let (engine, upstream) = (self.engine, &route.upstream);
+        let ticket = intent.ticket;
+        let ended = |permit, reply| Ended { ticket, permit, reply };
+        let admitted = tokio::select! {
+            biased;
+            () = engine.halt.cancelled() => return ended(None, Err(Stopped::Halted)),
+            () = self.running.cancel.cancelled() => {
+                let fault = adapters::Fault::new(FaultCode::Cancelled);
+                Err(Lost::NotSent { fault, again: false })
+            }
+            admitted = upstream.admit(clock::instant(self.deadline_ms)) => admitted,
+        };
+        let permit = match admitted {
+            Ok(permit) => permit,
+            Err(lost) => return ended(None, Ok(Err(lost))),
+        };
+        if let Err(err) = engine.ledger.intent(intent).await {
+            return ended(None, Err(err.into()));
+        }
+        // Whoever was stopped for longer than the lease must not send what another may be sending by now.
+        if let Err(err) = self.make_sure().await {
+            return ended(None, Err(err.into()));
+        }
+        let reply = upstream.send(&permit, &call).await;
+        ended(Some(permit), Ok(reply))
+    }
+
+    /// Fails unless the part is certainly held.
+    async fn make_sure(&self) -> Result<(), StoreError> {
+        let lease = match self.engine.ledger.lease() {
+            Some(lease) if !self.running.is_held() => lease,
+            _ => return Ok(()),
+        };
+        let held = self.engine.renew(vec![self.job.key], lease).await;
+        if held && self.running.is_held() { Ok(()) } else { Err(StoreError::Fenced) }
+    }
+}
