@@ -168,5 +168,5 @@ pub(super) async fn stop(gateway: Gateway, harm: &mut Harm) -> Result<(), Wrong>
 fn count(log: &[String], harm: &mut Harm) {
     let lines = |text: &str| log.iter().filter(|line| line.contains(text)).count();
     harm.taken_over += lines("taken up again");
-    harm.lost += lines("another gateway has taken the part over");
+    harm.lost += lines("the part is not held here any more");
 }
