@@ -31,7 +31,7 @@ use self::callers::Callers;
 use self::cluster::{Cluster, Plan};
 use self::left_alone::{LeftAlone, Longest};
 use crate::client::{Client, few};
-use crate::gateway::{LEASE_S, Site};
+use crate::gateway::{LEASE_S, Site, tail};
 use crate::laws::{self, Tally};
 use crate::postgres::{self, Database};
 use crate::world::World;
@@ -101,13 +101,23 @@ pub(crate) async fn run(schedules: usize, seed: u64, quick: bool) -> Result<End,
     Ok(End::Held(format!("{schedules} schedules ({harm}), {tally}; {alone}{paced}")))
 }
 
-/// One schedule.
-async fn play(server: &str, mut rng: Rng, quick: bool) -> Result<(Tally, Harm, Longest), Wrong> {
+/// One schedule, in a database of its own.
+async fn play(server: &'static str, rng: Rng, quick: bool) -> Result<(Tally, Harm, Longest), Wrong> {
+    let database = database_on(server).await;
+    let played = play_in(&database.url(), rng, quick).await;
+    tokio::task::spawn_blocking(|| drop(database)).await.unwrap();
+    played
+}
+
+/// Makes a database; not here, and it is not to be dropped here either: the server does that only when all who are
+/// signing in have done so, and those of other schedules are waiting for this thread.
+async fn database_on(server: &'static str) -> Database {
+    tokio::task::spawn_blocking(|| Database::on(server)).await.unwrap()
+}
+
+async fn play_in(url: &str, mut rng: Rng, quick: bool) -> Result<(Tally, Harm, Longest), Wrong> {
     let world = World::start().await;
-    // Goes after the gateways.
-    let database = Database::on(server);
-    let url = database.url();
-    let site = Site::shared(&world, &url, "off");
+    let site = Site::shared(&world, url, "off");
     let plan = Plan::new(&mut rng, quick);
     let (cluster, gateways) = Cluster::start(&site).await?;
     let client = Client::new();
@@ -121,7 +131,7 @@ async fn play(server: &str, mut rng: Rng, quick: bool) -> Result<(Tally, Harm, L
     let callers = Callers { client: &client, world: &world, cluster: &cluster, end: end.clone(), quick };
     let cancels = callers.load(rng.fork());
     let trouble = world.trouble(rng.fork(), 12, end.clone());
-    let watching = left_alone.watch(&url, finished);
+    let watching = left_alone.watch(url, finished);
     let events = async {
         let hurt = cluster.hurt(gateways, plan).await?;
         ending.send_replace(true);
@@ -137,7 +147,11 @@ async fn play(server: &str, mut rng: Rng, quick: bool) -> Result<(Tally, Harm, L
             return Err(few(&wrong));
         }
         let ended = within("the end of all deletions", FINISH, client.finish_all(open[rng.usize(..open.len())])).await;
-        ended.and_then(|inner| inner)?;
+        if let Err(wrong) = ended.and_then(|inner| inner) {
+            let open = left_alone::open(url).await?;
+            let logs = living.iter().map(|gateway| format!("{}\n{}", gateway.public, tail(&gateway.lines())));
+            return Err(format!("{wrong}\n{}\n{}", open.join("\n"), logs.collect::<Vec<_>>().join("\n")));
+        }
         for door in open {
             client.look_at_all(door).await?;
         }

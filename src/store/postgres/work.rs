@@ -249,25 +249,23 @@ pub(super) async fn intent(client: &Object, intent: &Intent) -> Result<(), Failu
 /// A part's row says what is open of it and how many results of each kind it has, so both change with the results. What
 /// is of no use when nothing is open goes with the last of them.
 ///
+/// Several records of one part wait for its row at the same time. It is locked and changed at once: with a lock first
+/// and the change after it, the server finds deadlocks among them.
+///
 /// A record that was put down before has rows in `results`. What another attempt at it puts down at the same time is
 /// not seen there yet: then its rows are in the way of this one's, or the part is over already, and nothing of this one
 /// is done. So a refusal is only believed when it comes twice: by the second time, the other attempt has ended.
 static RECORD: LazyLock<String> = LazyLock::new(|| {
     let add = |(column, n): (&&str, usize)| format!("{column} = p.{column} + ($6::integer[])[{n}]");
     let tally = tally::COLUMNS.iter().zip(1..).map(add).collect::<Vec<_>>().join(", ");
+    let before = "SELECT FROM onedelete.results WHERE deletion = $1 AND part = $2 AND fence = $3 AND number = $4";
     format!(
-        "WITH part AS MATERIALIZED (
-            SELECT accepted AND over_at IS NULL AND lease_until IS NOT NULL AS works,
-                EXISTS (
-                    SELECT FROM onedelete.results WHERE deletion = $1 AND part = $2 AND fence = $3 AND number = $4
-                ) AS before
-            FROM onedelete.parts WHERE deletion = $1 AND part = $2 AND fence = $3
-            FOR NO KEY UPDATE
-        ), now AS (
+        "WITH now AS (
             UPDATE onedelete.parts p SET open = p.open - $5, {tally},
                 over_at = CASE WHEN p.open = $5 THEN clock_timestamp() END,
                 lease_until = CASE WHEN p.open > $5 THEN p.lease_until END
-            FROM part WHERE p.deletion = $1 AND p.part = $2 AND part.works AND NOT part.before
+            WHERE p.deletion = $1 AND p.part = $2 AND p.fence = $3
+                AND p.accepted AND p.over_at IS NULL AND p.lease_until IS NOT NULL AND NOT EXISTS ({before})
             RETURNING p.open
         ), put AS (
             INSERT INTO onedelete.results (deletion, part, fence, number, seq, body)
@@ -284,7 +282,7 @@ static RECORD: LazyLock<String> = LazyLock::new(|| {
             DELETE FROM onedelete.identifiers i USING now
             WHERE now.open = 0 AND $13 AND i.deletion = $1 AND i.part = $2
             RETURNING i.seq
-        ) SELECT works, before, EXISTS (SELECT FROM erased) FROM part"
+        ) SELECT EXISTS (SELECT FROM now) OR EXISTS ({before}), EXISTS (SELECT FROM erased)"
     )
 });
 
@@ -315,16 +313,15 @@ pub(super) async fn record(client: &Object, record: &Record, keep_identifiers: b
     let statement = client.prepare_cached(&RECORD).await?;
     let mut looked_again = false;
     loop {
-        let row = match client.query_opt(&statement, &parameters).await {
+        let row = match client.query_one(&statement, &parameters).await {
             // The first try of this record, if its answer was lost, may be carried out while this one waits for its lock.
             Err(error) if !looked_again && error.code().is_some_and(|code| ALREADY.contains(code)) => None,
-            done => done?,
+            done => Some(done?),
         };
-        if let Some(row) = row {
-            let (works, before): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
-            if works || before {
-                return Ok(row.try_get(2)?);
-            }
+        if let Some(row) = row
+            && row.try_get(0)?
+        {
+            return Ok(row.try_get(1)?);
         }
         if looked_again {
             return Err(Failure::Refused(StoreError::Fenced));

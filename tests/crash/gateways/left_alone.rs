@@ -93,6 +93,30 @@ impl LeftAlone {
     }
 }
 
+/// What the database says of all that is not finished.
+pub(super) async fn open(url: &str) -> Result<Vec<String>, Wrong> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.map_err(failed)?;
+    let sql = "SELECT concat_ws(' ', p.deletion, 'part', p.part, 'of', d.parts, 'tenant', p.tenant,
+            'accepted', p.accepted, 'over', p.over_at IS NOT NULL, 'contacts', p.contacts, 'open', p.open,
+            'fence', p.fence, 'cancelled', d.cancelled_ms IS NOT NULL, 'lease ends in s',
+            coalesce(round(extract(epoch FROM p.lease_until - clock_timestamp())::numeric, 1)::text, 'none'), 'calls',
+            (SELECT count(*) FROM onedelete.attempts a WHERE a.deletion = p.deletion AND a.part = p.part AND NOT closed))
+        FROM onedelete.deletions d JOIN onedelete.parts p ON p.deletion = d.id
+        WHERE d.finished_ms IS NULL ORDER BY 1";
+    let reading = async {
+        let rows = client.simple_query(sql).await.map_err(failed)?;
+        let text = |row: &SimpleQueryMessage| match row {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        };
+        Ok(rows.iter().filter_map(text).collect())
+    };
+    tokio::select! {
+        read = reading => read,
+        lost = connection => Err(format!("the database: {lost:?}")),
+    }
+}
+
 /// A part is left alone from its owner's last sign of life, which is a lease before its lease ends; one that nobody has
 /// is waiting. A deletion whose parts are over is left alone from the end of the last of them.
 fn sql() -> String {

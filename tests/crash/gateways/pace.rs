@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use crate::client::Client;
 use crate::gateway::Site;
 use crate::orders::Maker;
-use crate::postgres::Database;
 use crate::world::{SALES, World};
 use crate::{Wrong, laws, within};
 
@@ -32,9 +31,9 @@ const REST_AFTER: usize = 6;
 const IN_HAND: usize = 3;
 
 /// The figures.
-pub(super) async fn check(server: &str) -> Result<String, Wrong> {
+pub(super) async fn check(server: &'static str) -> Result<String, Wrong> {
     let world = World::start().await;
-    let database = Database::on(server);
+    let database = super::database_on(server).await;
     let site = Site::shared(&world, &database.url(), RATE);
     let (cluster, gateways) = Cluster::start(&site).await?;
     let client = Client::new();
