@@ -259,11 +259,47 @@ pub trait Double: Send {
     /// Lets the upstream hold a contact. A `held` one is there and the upstream refuses to delete it, in the vendor's own way.
     fn seed(&mut self, identifier: &Identifier, held: bool);
 
+    /// Whether the upstream refuses to delete the contact; `None` if it has no such contact.
+    fn held(&self, identifier: &Identifier) -> Option<bool> {
+        self.holds(identifier).then_some(false)
+    }
+
     /// Whether the upstream has the contact now.
-    fn holds(&self, identifier: &Identifier) -> bool;
+    fn holds(&self, identifier: &Identifier) -> bool {
+        self.held(identifier).is_some()
+    }
+
+    /// Takes a contact away, as if it had never been there. One that is not there changes nothing.
+    fn forget(&mut self, _identifier: &Identifier) {}
+
+    /// Every contact that the upstream has, and whether it refuses to delete it.
+    fn contacts(&self) -> Vec<(Identifier, bool)> {
+        Vec::new()
+    }
+
+    /// What a request asks for, whether or not it will be answered well.
+    fn asked(&self, _request: &http::Request<Bytes>) -> Asked {
+        Asked::Other
+    }
 
     /// Carries out one request. `now_s` is the time in seconds since 1970-01-01 UTC.
     fn answer(&mut self, request: &http::Request<Bytes>, now_s: u64) -> Answer;
+
+    /// The vendor's own reply to too many requests, which asks for so many seconds of rest as far as the vendor says that.
+    fn throttled(&self, _wait_s: u64) -> http::Response<Bytes> {
+        http::Response::default()
+    }
+
+    /// How many requests the vendor takes in which time; `None` where it is documented nowhere.
+    fn limit(&self) -> Option<Limit> {
+        None
+    }
+
+    /// Breaks the vendor's contract in a reply of `answer` to a delete; `None` where this vendor's replies have nothing that
+    /// could be broken so, or this one has not.
+    fn twist(&self, _twist: Twist, _reply: &http::Response<Bytes>) -> Option<http::Response<Bytes>> {
+        None
+    }
 }
 
 /// What a double did with a request.
@@ -273,6 +309,39 @@ pub struct Answer {
     pub response: http::Response<Bytes>,
     /// The contacts that this request deleted.
     pub deleted: Vec<Identifier>,
+}
+
+/// What a request to an upstream asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// To delete these contacts, as far as they can be read from it.
+    Delete(Vec<Identifier>),
+    /// A token.
+    SignIn,
+    /// Contacts, which stay as they are.
+    Read,
+    /// Anything else: no such route, or another method.
+    Other,
+}
+
+/// How many requests an upstream takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// So many.
+    pub requests: u32,
+    /// In so many seconds.
+    pub window_s: u64,
+}
+
+/// A breach of a vendor's contract that no fault of the network could make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Twist {
+    /// It names other contacts than those asked for.
+    WrongIds,
+    /// It leaves contacts out.
+    MissingIds,
+    /// It says two things that cannot both be true.
+    Contradict,
 }
 
 /// Finds contacts of a call by the identifiers that a reply names. Hexadecimal case does not matter; position never decides.

@@ -29,8 +29,8 @@ pub use contract::{
     Target, TurnedAway, UpstreamWord, Wait,
 };
 pub use dialect::{
-    Account, Answer, AuthScheme, CredentialForm, Dialect, Double, Grant, IdentifierRule, Member, Pace, Profile,
-    Registration, Roster, SettingsError, SignIn, SignInReading,
+    Account, Answer, Asked, AuthScheme, CredentialForm, Dialect, Double, Grant, IdentifierRule, Limit, Member, Pace,
+    Profile, Registration, Roster, SettingsError, SignIn, SignInReading, Twist,
 };
 
 /// Every dialect, alphabetically.
