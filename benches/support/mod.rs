@@ -52,7 +52,7 @@ impl Gateway {
         );
         let file = folder.path().join("onedelete.toml");
         std::fs::write(&file, settings).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_onedelete"))
+        let child = Command::new(env!("CARGO_BIN_EXE_onedelete"))
             .args(["serve", "--config"])
             .arg(&file)
             .stdin(Stdio::null())
@@ -60,17 +60,19 @@ impl Gateway {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
+        // Killed whatever fails from here on.
+        let mut gateway = Self { public: SocketAddr::from(([0, 0, 0, 0], 0)), child, _folder: folder };
+        let mut log = BufReader::new(gateway.child.stderr.take().unwrap());
         let mut line = String::new();
         while !line.contains("\"listening\"") {
             line.clear();
             assert!(log.read_line(&mut line).unwrap() > 0, "the gateway did not start");
         }
         let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
-        let public = entry["public"].as_str().unwrap().parse().unwrap();
+        gateway.public = entry["public"].as_str().unwrap().parse().unwrap();
         // Its log is read on, so that it never waits for us.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Self { public, child, _folder: folder }
+        gateway
     }
 
     /// Resident memory now and at its peak, in KiB (Linux, `proc(5)`).

@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::auth::Caller;
 use super::body::{Lines, Media};
 use super::idempotency::RequestKey;
-use super::problem::OutcomeView;
+use super::problem::{Kind, OutcomeView};
 use super::render::{self, DeletionView};
 use super::request::ContactRequest;
 use super::submission::{Intake, Options, Submission};
@@ -37,7 +37,7 @@ const SHORTHAND: &str = "/v1/connections/contacts";
 /// How long a caller should let pass before it looks at an unfinished deletion, in seconds.
 const LOOK_AGAIN_S: u64 = 1;
 /// And before it asks again what could not be taken.
-const ASK_AGAIN_S: u64 = 5;
+pub(super) const ASK_AGAIN_S: u64 = 5;
 
 /// `POST /v1/deletions`
 pub(super) async fn create(State(api): State<Api>, caller: Caller, request: Request) -> Result<Response, Problem> {
@@ -72,18 +72,17 @@ async fn create_from_json(api: &Api, caller: &Caller, parts: &Parts, content: Bo
         return answer_dry_run(api, caller, options, request.contacts);
     }
     let key = RequestKey::read(&parts.headers, ROUTE, &caller.key.tenant)?;
-    let mut intake = Intake::new(caller, options, api.engine.hash_key(), key.as_ref().map(|key| key.text));
-    let room = admit(api, &intake, asked, key.as_ref())?;
-    let mut draft = api.engine.draft(intake.id(), &caller.key.tenant.id);
+    let mut intake = Intake::new(caller, options, api.engine.hash_key(), key);
+    let mut draft = has_room(api, &intake, asked, key)?.then(|| draft(api, &intake));
     for contact in request.contacts {
         if let Some(part) = intake.full_part() {
-            put_down(&mut draft, part, room).await?;
+            put_down(&mut draft, part, key).await?;
         }
         intake.add(contact)?;
     }
-    let submission = intake.finish(|fingerprint| claim(api, key.as_ref(), fingerprint));
+    let submission = intake.finish(keys_free_before_ms(api));
     let preferences = Preferences::read(&parts.headers, api.limits.max_wait_s);
-    let carried = carry_out(api, submission, draft, preferences.wait, room).await?;
+    let carried = carry_out(api, submission, draft, preferences.wait).await?;
     let response = match &carried.finished {
         Some(whole) => answer(caller, whole),
         None => answer_as_it_stands(api, caller, carried.id, &preferences).await,
@@ -96,10 +95,10 @@ async fn create_from_lines(api: &Api, caller: Caller, parts: &Parts, lines: &mut
     let tenant = &caller.key.tenant;
     let (options, dry_run) = options(parts.uri.query().unwrap_or_default())?;
     let key = if dry_run { None } else { RequestKey::read(&parts.headers, ROUTE, tenant)? };
-    let _place = api.streams.enter(&tenant.id).ok_or_else(overloaded)?;
+    let _place = api.streams.enter(&tenant.id).ok_or_else(|| not_now(&problem::OVERLOADED, key))?;
     if dry_run {
         let mut contacts = Vec::new();
-        while let Some(line) = next_line(api, lines).await? {
+        while let Some(line) = next_line(api, lines, key).await? {
             if contacts.len() == api.limits.max_contacts {
                 return Err(too_many(api.limits.max_contacts));
             }
@@ -109,28 +108,31 @@ async fn create_from_lines(api: &Api, caller: Caller, parts: &Parts, lines: &mut
     }
     // Before anything is kept: afterwards it is too late to refuse.
     let following = match body::wants_lines(&parts.headers) {
-        true => Some(api.answers.enter(&tenant.id).ok_or_else(overloaded)?),
+        true => Some(api.answers.enter(&tenant.id).ok_or_else(|| not_now(&problem::OVERLOADED, key))?),
         false => None,
     };
-    let mut intake = Intake::new(&caller, options, api.engine.hash_key(), key.as_ref().map(|key| key.text));
-    let mut room = admit(api, &intake, 1, key.as_ref())?;
-    let mut draft = api.engine.draft(intake.id(), &tenant.id);
-    while let Some(line) = next_line(api, lines).await? {
+    let mut intake = Intake::new(&caller, options, api.engine.hash_key(), key);
+    let mut draft = has_room(api, &intake, 1, key)?.then(|| draft(api, &intake));
+    while let Some(line) = next_line(api, lines, key).await? {
         if intake.len() == api.limits.max_contacts_streamed {
             return Err(too_many(api.limits.max_contacts_streamed));
         }
         if let Some(part) = intake.full_part() {
-            room &= admit(api, &intake, intake.len(), key.as_ref())?;
-            put_down(&mut draft, part, room).await?;
+            if !has_room(api, &intake, intake.len(), key)? {
+                draft = None;
+            }
+            put_down(&mut draft, part, key).await?;
         }
         intake.add(request::parse_line(&line, intake.len(), lines.number)?)?;
     }
     if intake.len() == 0 {
         return Err(Problem::invalid("/contacts", "no_contacts", "must name at least one contact"));
     }
-    room &= admit(api, &intake, intake.len(), key.as_ref())?;
-    let submission = intake.finish(|fingerprint| claim(api, key.as_ref(), fingerprint));
-    let carried = carry_out(api, submission, draft, Duration::ZERO, room).await?;
+    if !has_room(api, &intake, intake.len(), key)? {
+        draft = None;
+    }
+    let submission = intake.finish(keys_free_before_ms(api));
+    let carried = carry_out(api, submission, draft, Duration::ZERO).await?;
     let mut response = match (following, lookup::summary(api, carried.id).await) {
         (Some(following), Ok(summary)) => results::follow(api, &caller, summary, following),
         // Such an answer does not wait, whatever the caller prefers.
@@ -143,10 +145,10 @@ async fn create_from_lines(api: &Api, caller: Caller, parts: &Parts, lines: &mut
 }
 
 /// The next line, unless the gateway stops.
-async fn next_line(api: &Api, lines: &mut Lines) -> Result<Option<BytesMut>, Problem> {
+async fn next_line(api: &Api, lines: &mut Lines, key: Option<RequestKey<'_>>) -> Result<Option<BytesMut>, Problem> {
     tokio::select! {
         line = lines.next() => line,
-        () = api.stopping.cancelled() => Err(Problem::new(&problem::STOPPING).retry_after(ASK_AGAIN_S)),
+        () = api.stopping.cancelled() => Err(not_now(&problem::STOPPING, key)),
     }
 }
 
@@ -166,13 +168,12 @@ pub(super) async fn shorthand(
     };
     let key = RequestKey::read(&headers, SHORTHAND, &caller.key.tenant)?;
     let options = Options { connection: Some(connection), ..Options::default() };
-    let mut intake = Intake::new(&caller, options, api.engine.hash_key(), key.as_ref().map(|key| key.text));
+    let mut intake = Intake::new(&caller, options, api.engine.hash_key(), key);
     intake.add(ContactRequest::bare(Arc::from(id)))?;
-    let room = admit(&api, &intake, 1, key.as_ref())?;
-    let draft = api.engine.draft(intake.id(), &caller.key.tenant.id);
-    let submission = intake.finish(|fingerprint| claim(&api, key.as_ref(), fingerprint));
+    let draft = has_room(&api, &intake, 1, key)?.then(|| draft(&api, &intake));
+    let submission = intake.finish(keys_free_before_ms(&api));
     let preferences = Preferences::read(&headers, api.limits.max_wait_s);
-    let carried = carry_out(&api, submission, draft, preferences.wait, room).await?;
+    let carried = carry_out(&api, submission, draft, preferences.wait).await?;
     let response = match &carried.finished {
         Some(whole) => answer_one(&caller, whole).unwrap_or_else(IntoResponse::into_response),
         None => answer_as_it_stands(&api, &caller, carried.id, &preferences).await,
@@ -250,51 +251,58 @@ pub(super) fn options(query: &str) -> Result<(Options, bool), Problem> {
     Ok((options, dry_run.unwrap_or(false)))
 }
 
-fn claim(api: &Api, key: Option<&RequestKey<'_>>, fingerprint: [u8; 32]) -> crate::store::Claim {
-    let free_before_ms = clock::unix_ms().saturating_sub(api.limits.keep_keys_ms);
-    let unused = crate::store::Claim { scope: [0; 32], fingerprint, free_before_ms };
-    key.map_or(unused, |key| key.claim(fingerprint, free_before_ms))
+/// When a deletion must have been finished for its key to be free again.
+fn keys_free_before_ms(api: &Api) -> i64 {
+    clock::unix_ms().saturating_sub(api.limits.keep_keys_ms)
 }
 
 fn too_many(most: usize) -> Problem {
     Problem::new(&problem::TOO_MANY_CONTACTS).detail(format!("At most {most} in one body."))
 }
 
+/// What reads a deletion without end has no place for one more.
 pub(super) fn overloaded() -> Problem {
-    Problem::new(&problem::OVERLOADED).retry_after(ASK_AGAIN_S)
+    not_now(&problem::OVERLOADED, None)
+}
+
+/// A request that cannot be taken now. Under its key, something may have been sent before.
+fn not_now(kind: &'static Kind, key: Option<RequestKey<'_>>) -> Problem {
+    let problem = if key.is_some() { Problem::unsaid(kind) } else { Problem::new(kind) };
+    problem.retry_after(ASK_AGAIN_S)
 }
 
 /// Whether the gateway has room for so many contacts now. Without room, a request without a key is refused; one with a
 /// key may ask for what is under way already, which needs none.
-fn admit(api: &Api, intake: &Intake<'_>, contacts: usize, key: Option<&RequestKey<'_>>) -> Result<bool, Problem> {
-    // Under its key, something may have been sent before.
-    let refused = |kind| if key.is_some() { Problem::unsaid(kind) } else { Problem::new(kind) };
+fn has_room(api: &Api, intake: &Intake<'_>, contacts: usize, key: Option<RequestKey<'_>>) -> Result<bool, Problem> {
     if api.stopping.is_cancelled() {
-        return Err(refused(&problem::STOPPING).retry_after(ASK_AGAIN_S));
+        return Err(not_now(&problem::STOPPING, key));
     }
     if !api.engine.healthy() {
-        return Err(refused(&problem::STORE_UNAVAILABLE).retry_after(ASK_AGAIN_S));
+        return Err(not_now(&problem::STORE_UNAVAILABLE, key));
     }
     let room = api.engine.has_room(&intake.tenant().id, contacts);
-    if room || key.is_some() { Ok(room) } else { Err(overloaded()) }
+    if room || key.is_some() { Ok(room) } else { Err(not_now(&problem::OVERLOADED, key)) }
 }
 
-/// Puts an earlier part down. The deletion is not accepted yet, so nothing of it is sent if this fails.
-async fn put_down(draft: &mut Draft, part: Part, room: bool) -> Result<(), Problem> {
-    if !room {
-        return Ok(());
-    }
-    let put_down = draft.add(part).await;
-    put_down.map_err(|_| Problem::new(&problem::STORE_UNAVAILABLE).retry_after(ASK_AGAIN_S))
+/// What the parts before the last one are put down as.
+fn draft(api: &Api, intake: &Intake<'_>) -> Draft {
+    api.engine.draft(intake.id(), &intake.tenant().id)
 }
 
-/// Hands a deletion to the engine and waits for it a while.
+/// Puts an earlier part down, if there is room for it. The deletion is not accepted yet, so nothing of it is sent if
+/// this fails.
+async fn put_down(draft: &mut Option<Draft>, part: Part, key: Option<RequestKey<'_>>) -> Result<(), Problem> {
+    let Some(draft) = draft else { return Ok(()) };
+    draft.add(part).await.map_err(|_| not_now(&problem::STORE_UNAVAILABLE, key))
+}
+
+/// Hands a deletion to the engine and waits for it a while. Without a draft there is no room for it, and only what was
+/// asked for before under its key is told.
 async fn carry_out(
     api: &Api,
     submission: Submission,
-    draft: Draft,
+    draft: Option<Draft>,
     wait: Duration,
-    room: bool,
 ) -> Result<Carried, Problem> {
     let Submission { accept, connections } = submission;
     let id = accept.head.id;
@@ -306,7 +314,7 @@ async fn carry_out(
     // A tenant whose upstreams stall must leave places for requests to the others.
     let waiter = api.desk.waiters(&accept.head.tenant).try_acquire_owned();
     let wait = if waiter.is_ok() { wait } else { Duration::ZERO };
-    if !room {
+    let Some(draft) = draft else {
         let before = match accept.claim {
             Some(claim) => api.engine.claimed(claim).await,
             None => Ok(Accepted::New),
@@ -314,10 +322,11 @@ async fn carry_out(
         return match before {
             Ok(Accepted::Before(id)) => Ok(Carried { id, finished: wait_for(api, id, wait).await, replayed: true }),
             Ok(Accepted::Other) => Err(Problem::new(&problem::KEY_REUSED)),
+            // The key was not used, so nothing was sent.
             Ok(Accepted::New) => Err(overloaded()),
             Err(_) => Err(Problem::unsaid(&problem::STORE_UNAVAILABLE).retry_after(ASK_AGAIN_S)),
         };
-    }
+    };
     let Handle { accepted, finished } = api.engine.submit(accept, draft, routes);
     let replayed = match accepted.await {
         Ok(Ok(Accepted::New)) => None,
@@ -380,7 +389,7 @@ fn answer_dry_run(
         parts.extend(intake.full_part());
         intake.add(contact)?;
     }
-    let submission = intake.finish(|fingerprint| claim(api, None, fingerprint));
+    let submission = intake.finish(0);
     let (summary, pages, calls) = plan::dry_run(submission, parts);
     crate::telemetry::deletion(&summary.head.tenant, "dry_run");
     Ok(json(StatusCode::OK, &DeletionView::dry_run(&summary, &pages, &caller.key.tenant, calls)))

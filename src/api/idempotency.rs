@@ -17,9 +17,9 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const LONGEST: usize = 255;
 
 /// A caller's key for a request.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct RequestKey<'h> {
-    pub(super) text: &'h str,
+    text: &'h str,
     scope: [u8; 32],
 }
 
@@ -31,20 +31,19 @@ impl<'h> RequestKey<'h> {
         };
         Ok(Some(Self { text, scope: hash([tenant.id.as_bytes(), route.as_bytes(), text.as_bytes()]) }))
     }
-
-    /// The claim to what a fingerprint stands for. The key of a deletion that was finished before a moment is free again.
-    pub(super) fn claim(&self, fingerprint: [u8; 32], free_before_ms: i64) -> Claim {
-        Claim { scope: self.scope, fingerprint, free_before_ms }
-    }
 }
 
-/// A hash of everything that a request asks for: HMAC (RFC 2104) with the caller's key, over parts that are each
+/// A hash of everything that a request asks for under a key: HMAC (RFC 2104) with the key, over parts that are each
 /// preceded by their length.
-pub(super) struct Fingerprint(hmac::Context);
+pub(super) struct Fingerprint {
+    scope: [u8; 32],
+    hmac: hmac::Context,
+}
 
 impl Fingerprint {
-    pub(super) fn new(key: &str, reason: Option<&str>, reference: Option<&str>) -> Self {
-        let mut fingerprint = Self(hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes())));
+    pub(super) fn new(key: RequestKey<'_>, reason: Option<&str>, reference: Option<&str>) -> Self {
+        let hmac = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key.text.as_bytes()));
+        let mut fingerprint = Self { scope: key.scope, hmac };
         for text in [reason, reference] {
             fingerprint.part(text.unwrap_or_default().as_bytes());
         }
@@ -58,15 +57,16 @@ impl Fingerprint {
         }
     }
 
-    pub(super) fn end(self) -> [u8; 32] {
-        let mut out = [0; 32];
-        out.copy_from_slice(self.0.sign().as_ref());
-        out
+    /// The claim to all of it. The key of a deletion that was finished before a moment is free again.
+    pub(super) fn claim(self, free_before_ms: i64) -> Claim {
+        let mut fingerprint = [0; 32];
+        fingerprint.copy_from_slice(self.hmac.sign().as_ref());
+        Claim { scope: self.scope, fingerprint, free_before_ms }
     }
 
     fn part(&mut self, part: &[u8]) {
-        self.0.update(&(part.len() as u64).to_be_bytes());
-        self.0.update(part);
+        self.hmac.update(&(part.len() as u64).to_be_bytes());
+        self.hmac.update(part);
     }
 }
 

@@ -11,10 +11,11 @@ use http::{HeaderMap, StatusCode, Uri};
 use serde::Serialize;
 
 use super::auth::Caller;
-use super::deletions::{Preferences, answer_as_it_stands, wait_for};
+use super::deletions::{ASK_AGAIN_S, Preferences, answer_as_it_stands, wait_for};
 use super::render::DeletionView;
 use super::{Api, Problem, body, json, problem};
 use crate::store::{DeletionId, Filter, Page, Summary};
+use crate::tenants::is_name;
 
 /// Deletions in one page of a list, unless the caller says how many.
 const PAGE: usize = 50;
@@ -67,7 +68,7 @@ pub(super) async fn cancel(
     }
     let id = find(&api, &caller, path).await?.head.id;
     let preferences = Preferences::read(&headers, api.limits.max_wait_s);
-    api.engine.cancel(id).await.map_err(|_| Problem::unsaid(&problem::STORE_UNAVAILABLE).retry_after(5))?;
+    api.engine.cancel(id).await.map_err(|_| Problem::unsaid(&problem::STORE_UNAVAILABLE).retry_after(ASK_AGAIN_S))?;
     // As with a deletion that is waited for, a tenant must leave places for requests to the others.
     let waiter = api.desk.waiters(&caller.key.tenant.id).try_acquire_owned();
     drop(wait_for(&api, id, if waiter.is_ok() { preferences.wait } else { Duration::ZERO }).await);
@@ -135,7 +136,7 @@ pub(super) fn filter(caller: &Caller, query: &str) -> Result<Filter, Problem> {
             ("state", _) => return wrong("unknown_state", "expected `running` or `finished`"),
             ("reference", _) => filter.reference = Some(value.into_owned()),
             // The store is not asked for what cannot be a name.
-            ("connection", name) if !may_name_a_connection(name) => filter.connection = Some(NOBODY.into()),
+            ("connection", name) if !is_name(name) => filter.connection = Some(NOBODY.into()),
             ("connection", _) => filter.connection = Some(value.into()),
             ("limit", _) => match value.parse() {
                 Ok(limit @ 1..=LARGEST_PAGE) => filter.most = limit,
@@ -159,11 +160,6 @@ pub(super) fn filter(caller: &Caller, query: &str) -> Result<Filter, Problem> {
 
 /// No connection has this name: it would have to begin with a letter or a digit.
 const NOBODY: &str = "-";
-
-/// Whether a text has only characters that names of connections have.
-fn may_name_a_connection(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-'))
-}
 
 /// `?outcome=failed,unknown`: which results are wanted; all, if `None`.
 pub(super) fn outcomes(query: &str) -> Result<Option<Vec<Outcome>>, Problem> {

@@ -12,12 +12,12 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use std::hash::Hasher;
 
 use super::auth::Caller;
-use super::idempotency::Fingerprint;
+use super::idempotency::{Fingerprint, RequestKey};
 use super::request::ContactRequest;
 use super::{Problem, problem};
 use crate::clock;
 use crate::engine::Settled;
-use crate::store::{Accept, Claim, Contact, DeletionId, Head, IdentifierHash, PART, Part};
+use crate::store::{Accept, Contact, DeletionId, Head, IdentifierHash, PART, Part};
 use crate::tenants::{Connection, Tenant};
 
 /// What is asked for besides the contacts.
@@ -63,8 +63,8 @@ pub(super) struct Submission {
 }
 
 impl<'c> Intake<'c> {
-    /// With no contact yet. `key` is the caller's idempotency key, for which all contacts are hashed together.
-    pub(super) fn new(caller: &'c Caller, options: Options, hash_key: [u8; 16], key: Option<&str>) -> Self {
+    /// With no contact yet. Under a key, all contacts are hashed together.
+    pub(super) fn new(caller: &'c Caller, options: Options, hash_key: [u8; 16], key: Option<RequestKey<'_>>) -> Self {
         let tenant = &caller.key.tenant;
         let head = Head {
             id: DeletionId::new(),
@@ -173,9 +173,9 @@ impl<'c> Intake<'c> {
         Some(std::mem::replace(&mut self.part, next))
     }
 
-    /// Ends it. `claim` makes a claim of what all contacts together are.
-    pub(super) fn finish(self, claim: impl FnOnce([u8; 32]) -> Claim) -> Submission {
-        let claim = self.fingerprint.map(|fingerprint| claim(fingerprint.end()));
+    /// Ends it. A key whose deletion was finished before this moment is free again.
+    pub(super) fn finish(self, free_before_ms: i64) -> Submission {
+        let claim = self.fingerprint.map(|fingerprint| fingerprint.claim(free_before_ms));
         let accept = Accept { head: self.head, last: Arc::new(self.part), claim, hold: false };
         Submission { accept, connections: self.ways.into_iter().map(|way| way.connection).collect() }
     }

@@ -3,15 +3,17 @@
 //! A gateway as a whole is tested from outside.
 
 use adapters::{Identifier, Outcome, Slot};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tempfile::TempDir;
 
 use super::auth::Caller;
 use super::deletions::options;
+use super::idempotency::RequestKey;
 use super::lookup::{filter, outcomes};
 use super::request::ContactRequest;
 use super::submission::{Intake, Options};
 use super::*;
-use crate::store::{Claim, PART, Part};
+use crate::store::{PART, Part};
 use crate::tenants::{self, Secrets};
 
 const KEY: &str = "odk_0123456789012345678901234567890123456789";
@@ -57,18 +59,17 @@ fn contact(json: &str) -> ContactRequest {
 /// The parts of these contacts, and the fingerprint under a key.
 fn parts(contacts: impl IntoIterator<Item = ContactRequest>, options: Options) -> (Vec<Part>, [u8; 32]) {
     let caller = caller(KEY);
-    let mut intake = Intake::new(&caller, options, [7; 16], Some("key"));
+    let headers = HeaderMap::from_iter([(HeaderName::from_static("idempotency-key"), HeaderValue::from_static("key"))]);
+    let key = RequestKey::read(&headers, "/v1/deletions", &caller.key.tenant).unwrap();
+    let mut intake = Intake::new(&caller, options, [7; 16], key);
     let mut parts = Vec::new();
     for (n, contact) in contacts.into_iter().enumerate() {
         parts.extend(intake.full_part());
         assert_eq!(intake.len(), n);
         intake.add(contact).unwrap();
     }
-    let mut fingerprint = [0; 32];
-    let submission = intake.finish(|found| {
-        fingerprint = found;
-        Claim { scope: [0; 32], fingerprint, free_before_ms: 0 }
-    });
+    let submission = intake.finish(0);
+    let fingerprint = submission.accept.claim.unwrap().fingerprint;
     assert_eq!(submission.connections.len(), submission.accept.head.shares.len());
     parts.push(Arc::into_inner(submission.accept.last).unwrap());
     (parts, fingerprint)

@@ -352,11 +352,6 @@ impl Engine {
         self.tasks.wait().await;
     }
 
-    /// Whether the engine claims nothing more.
-    pub fn closing(&self) -> &CancellationToken {
-        &self.closing
-    }
-
     /// Claims nothing more and starts no further call. Calls in flight come to their end, and what is left stands in the
     /// ledger.
     pub fn halt(&self) {

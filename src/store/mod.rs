@@ -345,6 +345,20 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// What its counts are called in tables: the outcomes, in their order, and then two more.
+    const COLUMNS: [&'static str; Outcome::ALL.len() + 2] = [
+        "deleted",
+        "not_found",
+        "rejected",
+        "failed",
+        "unknown",
+        "skipped",
+        "pending",
+        "would_delete",
+        "absent",
+        "duplicates",
+    ];
+
     /// Counts results.
     pub fn of<'s>(settled: impl IntoIterator<Item = &'s Settled>) -> Self {
         let mut tally = Self::default();

@@ -231,7 +231,9 @@ struct Draft {
 /// What tenants and connections may be called.
 const NAME_RULE: &str = "must be a name of 1 to 64 lower-case letters, digits, - and _, with a letter or digit first";
 
-fn is_name(text: &str) -> bool {
+/// Whether a text can be the name of a tenant or a connection: 1 to 64 lower-case letters, digits, `-` and `_`, a letter or digit
+/// first.
+pub fn is_name(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     text.len() <= 64
         && text.bytes().next().is_some_and(plain)

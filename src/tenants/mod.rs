@@ -16,7 +16,7 @@ use std::sync::Arc;
 use adapters::{Dialect, Grant, Pace, Registration};
 use secrecy::SecretString;
 
-pub use file::{Secrets, load};
+pub use file::{Secrets, is_name, load};
 
 /// Every tenant and every key.
 #[derive(Debug, Default)]

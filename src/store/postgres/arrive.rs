@@ -67,8 +67,8 @@ fn put(from: &str, accepted: bool, fence: &str, lease: &str) -> String {
             INSERT INTO onedelete.results (deletion, part, fence, number, seq, body)
             SELECT deletion, part, 0, 0, seq, body FROM part, unnest($10::bytea[]) WITH ORDINALITY AS rows (body, seq)
         )",
-        columns = tally::COLUMNS.join(", "),
-        tally = (1..=tally::COLUMNS.len()).map(|n| format!("($7::integer[])[{n}]")).collect::<Vec<_>>().join(", "),
+        columns = Tally::COLUMNS.join(", "),
+        tally = (1..=Tally::COLUMNS.len()).map(|n| format!("($7::integer[])[{n}]")).collect::<Vec<_>>().join(", "),
         now_ms = NOW_MS,
         // A draft that is there already was put down by an earlier attempt, as a whole.
         conflict = if accepted { "" } else { "ON CONFLICT DO NOTHING" },

@@ -14,11 +14,11 @@ use super::body::{self, Hidden};
 use super::fault::Failure;
 use super::pool::{Parameter, query, query_opt};
 use super::{tally, work};
-use crate::store::{Accepted, Claim, DeletionId, Filter, Page, Summary};
+use crate::store::{Accepted, Claim, DeletionId, Filter, Page, Summary, Tally};
 
 /// A summary of each deletion that `of` selects, newest first.
 fn summaries(of: &str) -> String {
-    let sums = tally::COLUMNS.map(|column| format!("coalesce(sum({column}), 0)::bigint")).join(", ");
+    let sums = Tally::COLUMNS.map(|column| format!("coalesce(sum({column}), 0)::bigint")).join(", ");
     format!(
         "SELECT d.id, d.tenant, d.created_ms, d.reason, d.reference, d.shares, d.finished_ms, d.cancelled_ms,
             d.contacts, d.parts, t.*

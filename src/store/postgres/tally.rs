@@ -6,20 +6,6 @@ use tokio_postgres::Row;
 use super::fault::Failure;
 use crate::store::Tally;
 
-/// The columns: the outcomes, in their order, and then two more.
-pub(super) const COLUMNS: [&str; Outcome::ALL.len() + 2] = [
-    "deleted",
-    "not_found",
-    "rejected",
-    "failed",
-    "unknown",
-    "skipped",
-    "pending",
-    "would_delete",
-    "absent",
-    "duplicates",
-];
-
 /// Counts in the order of the columns.
 pub(super) fn numbers(tally: &Tally) -> Result<Vec<i32>, Failure> {
     let numbers = tally.settled.into_iter().chain([tally.absent, tally.duplicates]);
@@ -47,8 +33,8 @@ mod tests {
     #[test]
     fn every_outcome_has_its_column() {
         let outcomes = Outcome::ALL.map(Outcome::as_str);
-        assert_eq!(COLUMNS[..Outcome::ALL.len()], outcomes);
-        assert_eq!(COLUMNS[Outcome::ALL.len()..], ["absent", "duplicates"]);
+        assert_eq!(Tally::COLUMNS[..Outcome::ALL.len()], outcomes);
+        assert_eq!(Tally::COLUMNS[Outcome::ALL.len()..], ["absent", "duplicates"]);
         for (n, outcome) in Outcome::ALL.into_iter().enumerate() {
             assert_eq!(outcome as usize, n);
         }

@@ -257,7 +257,7 @@ pub(super) async fn intent(client: &Object, intent: &Intent) -> Result<(), Failu
 /// is done. So a refusal is only believed when it comes twice: by the second time, the other attempt has ended.
 static RECORD: LazyLock<String> = LazyLock::new(|| {
     let add = |(column, n): (&&str, usize)| format!("{column} = p.{column} + ($6::integer[])[{n}]");
-    let tally = tally::COLUMNS.iter().zip(1..).map(add).collect::<Vec<_>>().join(", ");
+    let tally = Tally::COLUMNS.iter().zip(1..).map(add).collect::<Vec<_>>().join(", ");
     let before = "SELECT FROM onedelete.results WHERE deletion = $1 AND part = $2 AND fence = $3 AND number = $4";
     format!(
         "WITH now AS (

@@ -13,7 +13,7 @@ use super::body;
 use super::fault::Failure;
 use super::file::{self, Kind};
 use super::look;
-use super::tables::{DRAFT, HELD, OF_A_DELETION, OVER, TALLY, VERSION, WAITING};
+use super::tables::{DRAFT, HELD, OF_A_DELETION, OVER, VERSION, WAITING};
 use crate::store::{Asked, DeletionId, PART, Tally};
 
 /// Findings beyond so many are only counted.
@@ -166,7 +166,7 @@ fn each_part(connection: &Connection, report: &mut Report) -> Result<(), Failure
     let sql = format!(
         "SELECT deletion, part, first, parts.contacts, state, open, fence, kept, {} FROM parts
             JOIN deletions ON id = deletion",
-        TALLY.join(", ")
+        Tally::COLUMNS.join(", ")
     );
     let mut statement = connection.prepare(&sql)?;
     let mut rows = statement.query([])?;

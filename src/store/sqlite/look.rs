@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
 use super::body;
 use super::fault::Failure;
-use super::tables::{HELD, OVER, TALLY, WAITING};
+use super::tables::{HELD, OVER, WAITING};
 use crate::engine::Ticket;
 use crate::store::{
     Accepted, Asked, Attempt, Claim, Contact, DeletionId, Filter, Head, Hold, IdentifierHash, Job, Page, Part, PartKey,
@@ -49,13 +49,22 @@ pub(super) fn key(connection: &Connection, claim: Claim) -> Result<Option<Used>,
     Ok(connection.prepare_cached(sql)?.query_row(values, used).optional()?)
 }
 
+impl Used {
+    /// What it means for somebody who asks for the same, or for other things.
+    pub(super) fn accepted(&self, claim: Claim) -> Accepted {
+        match self {
+            Self { is_free: true, .. } => Accepted::New,
+            Self { fingerprint, deletion, .. } if *fingerprint == claim.fingerprint => {
+                Accepted::Before(DeletionId::from_bytes(*deletion))
+            }
+            _ => Accepted::Other,
+        }
+    }
+}
+
 /// What was asked for before under a key.
 pub(super) fn claimed(connection: &Connection, claim: Claim) -> Result<Accepted, Failure> {
-    Ok(match key(connection, claim)?.filter(|used| !used.is_free) {
-        None => Accepted::New,
-        Some(used) if used.fingerprint == claim.fingerprint => Accepted::Before(DeletionId::from_bytes(used.deletion)),
-        Some(_) => Accepted::Other,
-    })
+    Ok(key(connection, claim)?.map_or(Accepted::New, |used| used.accepted(claim)))
 }
 
 /// Deletions that nobody has closed although nothing of them is open.
@@ -113,7 +122,7 @@ pub(super) fn list(connection: &Connection, filter: &Filter) -> Result<Vec<Summa
 /// A deletion's row, and what its parts count.
 fn told(connection: &Connection, row: &Row<'_>) -> Result<Summary, Failure> {
     let id: [u8; 16] = row.get(0)?;
-    let sums = TALLY.map(|column| format!("coalesce(sum({column}), 0)")).join(", ");
+    let sums = Tally::COLUMNS.map(|column| format!("coalesce(sum({column}), 0)")).join(", ");
     let sql = format!("SELECT {sums} FROM parts WHERE deletion = ?1");
     let tally = connection.prepare_cached(&sql)?.query_row([id], |row| tally(row, 0))?;
     Ok(Summary {
@@ -133,7 +142,7 @@ fn told(connection: &Connection, row: &Row<'_>) -> Result<Summary, Failure> {
     })
 }
 
-/// Reads the columns of [`TALLY`], the first of which has this number.
+/// Reads the columns of [`Tally::COLUMNS`], the first of which has this number.
 pub(super) fn tally(row: &Row<'_>, first: usize) -> Result<Tally, rusqlite::Error> {
     let mut tally = Tally::default();
     for (n, count) in tally.settled.iter_mut().enumerate() {

@@ -73,11 +73,11 @@ pub(super) fn accept(
 
 /// Takes a key for a deletion, if it was not used before or is free again.
 fn take_key(connection: &Connection, claim: Claim, id: DeletionId) -> Result<Accepted, Failure> {
-    match look::claimed(connection, claim)? {
-        Accepted::New => {}
-        before => return Ok(before),
-    }
     if let Some(used) = look::key(connection, claim)? {
+        let accepted = used.accepted(claim);
+        if accepted != Accepted::New {
+            return Ok(accepted);
+        }
         connection.prepare_cached("UPDATE deletions SET scope = NULL WHERE id = ?1")?.execute([used.deletion])?;
     }
     let sql = "INSERT OR REPLACE INTO claims (scope, fingerprint, deletion) VALUES (?1, ?2, ?3)";

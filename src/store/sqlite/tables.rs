@@ -24,21 +24,6 @@ pub(super) const HELD: i64 = 2;
 /// A part without open contacts.
 pub(super) const OVER: i64 = 3;
 
-/// The columns of a part that count results: the outcomes in their order, then those known to be absent, then
-/// duplicates.
-pub(super) const TALLY: [&str; 10] = [
-    "deleted",
-    "not_found",
-    "rejected",
-    "failed",
-    "unknown",
-    "skipped",
-    "pending",
-    "would_delete",
-    "absent",
-    "duplicates",
-];
-
 /// The tables that hold what belongs to a deletion, those with identifiers first, and what names a row within it.
 pub(super) const OF_A_DELETION: [(&str, &str); 5] = [
     ("identifiers", "part, seq"),
