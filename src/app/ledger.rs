@@ -16,8 +16,7 @@ use crate::store::{self, Ledger, Memory, Options, Postgres, PostgresSettings, Pu
 /// # Errors
 /// One line that says what is the matter.
 pub async fn open(settings: &Settings) -> Result<Arc<dyn Ledger>, StoreError> {
-    let named = |name: &'static str| move |message: String| StoreError::Broken(format!("store.{name}: {message}"));
-    let hash_key = settings.store.hash_key.read().map_err(named("hash_key"))?;
+    let Secrets { hash_key, password } = Secrets::read(settings).map_err(StoreError::Broken)?;
     let hash_key = hash_key.map(|secret| crate::api::short_hash(secret.expose_secret()));
     let keep_identifiers = settings.retention.identifiers_s > 0;
     match &settings.store.url {
@@ -26,7 +25,7 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Ledger>, StoreError> {
         StoreUrl::Postgres(url) => {
             let store = &settings.store;
             let named = PostgresSettings {
-                password: store.password.read().map_err(named("password"))?,
+                password,
                 ca_file: Some(store.ca_file.clone()).filter(|file| !file.as_os_str().is_empty()),
                 pool_size: store.pool_size,
                 connect_timeout: Duration::from_millis(store.connect_timeout_ms),
@@ -39,6 +38,30 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Ledger>, StoreError> {
             Ok(Arc::new(Postgres::open(named).await?))
         }
     }
+}
+
+/// What the settings of the store refer to.
+struct Secrets {
+    hash_key: Option<SecretString>,
+    password: Option<SecretString>,
+}
+
+impl Secrets {
+    fn read(settings: &Settings) -> Result<Self, String> {
+        let named = |name: &'static str| move |message: String| format!("store.{name}: {message}");
+        Ok(Self {
+            hash_key: settings.store.hash_key.read().map_err(named("hash_key"))?,
+            password: settings.store.password.read().map_err(named("password"))?,
+        })
+    }
+}
+
+/// Reads the secrets that the store needs, and keeps none.
+///
+/// # Errors
+/// One line: which setting leads nowhere.
+pub fn check_secrets(settings: &Settings) -> Result<(), String> {
+    Secrets::read(settings).map(drop)
 }
 
 /// Reads the whole ledger and says what is wrong with it. A gateway may be at work on it. This blocks.

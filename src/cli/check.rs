@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::{ConfigFile, Failure, Outcome, output};
+use crate::app::ledger;
 use crate::settings::ConfigError;
 use crate::{settings, tenants};
 
@@ -21,6 +22,10 @@ impl Check {
         let secrets = if self.offline { tenants::Secrets::Skip } else { tenants::Secrets::Read };
         let tenants =
             tenants::load(&settings.tenants.directory, &settings.upstream, secrets).map_err(|errors| shown(&errors))?;
+        if !self.offline {
+            ledger::check_secrets(&settings)
+                .map_err(|why| Failure::Usage(format!("{}: {why}", self.file.config.display())))?;
+        }
         let connections: usize = tenants.iter().map(|tenant| tenant.connections.len()).sum();
         let count = tenants.iter().count();
         output::data(&format!("{}: ok, {count} tenants, {connections} connections", self.file.config.display()));

@@ -161,6 +161,7 @@ async fn check_names_file_line_and_key_of_every_mistake() {
 
     let line = |text: &str, part: &str| format!(":{}", text.lines().position(|line| line.contains(part)).unwrap() + 1);
     let unknown = SETTINGS.replace("url = ", "ulr = \"memory:\"\nurl = ");
+    let no_hash_key = SETTINGS.replace("url = ", "hash_key = \"env:NO_SUCH_VARIABLE\"\nurl = ");
     let stray = tenant("acme", &format!("{SOUND}colour = \"red\"\n"));
     let variable = tenant("acme", &SOUND.replace("plain:tok3n-canary", "env:NO_SUCH_VARIABLE"));
     let missing = tenant("acme", &SOUND.replace("plain:tok3n-canary", "file:/no/such/s3cret-file"));
@@ -176,6 +177,12 @@ async fn check_names_file_line_and_key_of_every_mistake() {
             &unknown,
             vec![("acme", sound.clone())],
             vec!["onedelete.toml".into(), line(&unknown, "ulr"), "ulr".into()],
+        ),
+        (
+            "a secret of the store that leads nowhere",
+            &no_hash_key,
+            vec![("acme", sound.clone())],
+            vec!["onedelete.toml".into(), "store.hash_key".into(), "NO_SUCH_VARIABLE".into()],
         ),
         (
             "an unknown key",
