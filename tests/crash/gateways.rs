@@ -41,7 +41,7 @@ use crate::{End, Wrong, within};
 const AT_ONCE: usize = 3;
 /// No part and no deletion is without somebody who works it for longer: a lease, a second until somebody looks, and what
 /// a busy machine adds.
-const LONGEST_ALONE: Duration = Duration::from_secs(LEASE_S + 9);
+const LONGEST_ALONE: Duration = Duration::from_secs(LEASE_S + 5);
 /// From the last event, with calm upstreams, to the end of all deletions: one takeover, and the work itself.
 const FINISH: Duration = Duration::from_secs(LEASE_S + 9 + 30);
 
