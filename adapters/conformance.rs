@@ -38,17 +38,17 @@ pub(crate) fn id_targets(ids: &[&str]) -> Vec<Target> {
     targets(ids.iter().map(|id| Identifier::Id(Arc::from(*id))))
 }
 
-fn targets(identifiers: impl IntoIterator<Item = Identifier>) -> Vec<Target> {
+pub(crate) fn targets(identifiers: impl IntoIterator<Item = Identifier>) -> Vec<Target> {
     identifiers.into_iter().zip(0..).map(|(identifier, n)| Target { slot: Slot(n), identifier }).collect()
 }
 
-fn example_settings(registration: &Registration) -> Map<String, Value> {
+pub(crate) fn example_settings(registration: &Registration) -> Map<String, Value> {
     let table: toml::Table = registration.example.parse().unwrap();
     let Value::Object(map) = serde_json::to_value(table).unwrap() else { panic!() };
     map
 }
 
-fn fixtures(registration: &Registration) -> Vec<Exchange> {
+pub(crate) fn fixtures(registration: &Registration) -> Vec<Exchange> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(registration.profile.id).join("fixtures");
     let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -63,7 +63,7 @@ fn fixtures(registration: &Registration) -> Vec<Exchange> {
 }
 
 /// `n` different identifiers that the dialect's rule for `kind` accepts.
-fn some_identifiers(registration: &Registration, kind: IdentifierKind, n: usize) -> Vec<Identifier> {
+pub(crate) fn some_identifiers(registration: &Registration, kind: IdentifierKind, n: usize) -> Vec<Identifier> {
     let rule = registration.profile.identifiers.iter().find(|rule| rule.kind == kind).unwrap();
     let make = |i: usize| -> Vec<Identifier> {
         match kind {
@@ -82,7 +82,7 @@ fn some_identifiers(registration: &Registration, kind: IdentifierKind, n: usize)
     (0..n).map(|i| make(i).into_iter().find(|candidate| (rule.accepts)(candidate)).expect("an example form")).collect()
 }
 
-fn kinds(registration: &Registration) -> Vec<IdentifierKind> {
+pub(crate) fn kinds(registration: &Registration) -> Vec<IdentifierKind> {
     registration.profile.identifiers.iter().map(|rule| rule.kind).collect()
 }
 
@@ -615,7 +615,11 @@ fn answered(registration: &Registration, double: &mut dyn crate::Double, call: &
     double.answer(&request, 1_000).response
 }
 
-fn with_credential(registration: &Registration, double: &mut dyn crate::Double, call: &Call) -> Request<Bytes> {
+pub(crate) fn with_credential(
+    registration: &Registration,
+    double: &mut dyn crate::Double,
+    call: &Call,
+) -> Request<Bytes> {
     let settings = example_settings(registration);
     let credentials = settings["credentials"].as_object().unwrap();
     let plain = |name: &str| {

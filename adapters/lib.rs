@@ -17,6 +17,12 @@ pub mod url;
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod described;
+#[cfg(test)]
+mod openapi;
+#[cfg(test)]
+mod schema;
 
 mod bas_ip;
 mod kore_ai;
