@@ -1,7 +1,9 @@
 //! The laws: what every dialect promises, checked over all of them. A new dialect needs no test here.
 //!
-//! What only one vendor does stands in that dialect's `tests.rs`.
+//! What only one vendor does stands in that dialect's `tests.rs`; the laws of the doubles stand in `conformance/doubles.rs`.
 //! Above 500 lines because the laws share their wild replies and hostile identifiers and read best as one list.
+
+mod doubles;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -634,10 +636,8 @@ pub(crate) fn with_credential(
     let value = match &form.grant {
         Grant::Fixed => plain(form.members[0].name),
         Grant::SignedJwt { id_claim, .. } => {
-            use base64::Engine;
-            let part = |json: String| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json);
-            let payload = format!("{{\"{id_claim}\":\"{}\"}}", plain("client_id"));
-            format!("{}.{}.c2ln", part("{\"alg\":\"HS256\"}".to_owned()), part(payload))
+            let claims = serde_json::json!({ (*id_claim): plain("client_id") });
+            signed_jwt(&claims, &plain("client_secret"))
         }
         Grant::SignIn => {
             let dialect = example(registration);
@@ -656,6 +656,33 @@ pub(crate) fn with_credential(
     let value = format!("{}{value}", registration.profile.auth.prefix);
     request.headers_mut().insert(registration.profile.auth.header, value.parse().unwrap());
     request
+}
+
+/// A request made by hand, answered by a double in second `now_s`: the status, the JSON body or null, and what it deleted.
+pub(crate) fn sent(
+    double: &mut dyn crate::Double,
+    now_s: u64,
+    (method, uri): (&str, &str),
+    headers: &[(&str, &str)],
+    body: &str,
+) -> (u16, Value, Vec<String>) {
+    let request =
+        headers.iter().fold(Request::builder().method(method).uri(uri), |r, (name, text)| r.header(*name, *text));
+    let answer = double.answer(&request.body(Bytes::from(body.to_owned())).unwrap(), now_s);
+    let deleted = answer.deleted.iter().map(|identifier| identifier.text().to_owned()).collect();
+    let body = serde_json::from_slice(answer.response.body()).unwrap_or_default();
+    (answer.response.status().as_u16(), body, deleted)
+}
+
+/// A JSON Web Token with these claims, signed with HS256.
+pub(crate) fn signed_jwt(claims: &Value, secret: &str) -> String {
+    use base64::Engine;
+    use hmac::{KeyInit, Mac};
+    let part = |bytes: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
+    let signed = format!("{}.{}", part(b"{\"alg\":\"HS256\"}"), part(claims.to_string().as_bytes()));
+    let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(signed.as_bytes());
+    format!("{signed}.{}", part(&mac.finalize().into_bytes()))
 }
 
 #[test]

@@ -255,14 +255,16 @@ pub struct Registration {
 }
 
 /// The upstream's side of a dialect: a stateful fake, pure too. Its log is the truth that tests compare with.
+///
+/// It knows the account of the registration's example and nobody else. A deleted contact is gone for `held`, `holds` and
+/// `contacts`, also where the vendor only marks it.
 pub trait Double: Send {
-    /// Lets the upstream hold a contact. A `held` one is there and the upstream refuses to delete it, in the vendor's own way.
+    /// Lets the upstream hold a contact. A `held` one is there and the upstream refuses to delete it, in the vendor's own
+    /// way. An identifier that can name nothing there changes nothing.
     fn seed(&mut self, identifier: &Identifier, held: bool);
 
     /// Whether the upstream refuses to delete the contact; `None` if it has no such contact.
-    fn held(&self, identifier: &Identifier) -> Option<bool> {
-        self.holds(identifier).then_some(false)
-    }
+    fn held(&self, identifier: &Identifier) -> Option<bool>;
 
     /// Whether the upstream has the contact now.
     fn holds(&self, identifier: &Identifier) -> bool {
@@ -270,36 +272,30 @@ pub trait Double: Send {
     }
 
     /// Takes a contact away, as if it had never been there. One that is not there changes nothing.
-    fn forget(&mut self, _identifier: &Identifier) {}
+    fn forget(&mut self, identifier: &Identifier);
 
-    /// Every contact that the upstream has, and whether it refuses to delete it.
-    fn contacts(&self) -> Vec<(Identifier, bool)> {
-        Vec::new()
-    }
+    /// Every contact that the upstream has, and whether it refuses to delete it. Always in the same order, and with each
+    /// identifier as the upstream keeps it, for example in lower case.
+    fn contacts(&self) -> Vec<(Identifier, bool)>;
 
-    /// What a request asks for, whether or not it will be answered well.
-    fn asked(&self, _request: &http::Request<Bytes>) -> Asked {
-        Asked::Other
-    }
+    /// What a request asks for, whether or not it will be answered well. It goes by route and method alone, and never fails.
+    fn asked(&self, request: &http::Request<Bytes>) -> Asked;
 
     /// Carries out one request. `now_s` is the time in seconds since 1970-01-01 UTC.
     fn answer(&mut self, request: &http::Request<Bytes>, now_s: u64) -> Answer;
 
     /// The vendor's own reply to too many requests, which asks for so many seconds of rest as far as the vendor says that.
-    fn throttled(&self, _wait_s: u64) -> http::Response<Bytes> {
-        http::Response::default()
-    }
+    fn throttled(&self, wait_s: u64) -> http::Response<Bytes>;
 
     /// How many requests the vendor takes in which time; `None` where it is documented nowhere.
-    fn limit(&self) -> Option<Limit> {
-        None
-    }
+    fn limit(&self) -> Option<Limit>;
 
     /// Breaks the vendor's contract in a reply of `answer` to a delete; `None` where this vendor's replies have nothing that
-    /// could be broken so, or this one has not.
-    fn twist(&self, _twist: Twist, _reply: &http::Response<Bytes>) -> Option<http::Response<Bytes>> {
-        None
-    }
+    /// could be broken so, or this one does not say that anything was deleted.
+    ///
+    /// No reply is broken into one that is false and looks right: after each twist, what was deleted can be told from the
+    /// reply or it cannot, and a dialect that goes by its rules says nothing that is not true.
+    fn twist(&self, twist: Twist, reply: &http::Response<Bytes>) -> Option<http::Response<Bytes>>;
 }
 
 /// What a double did with a request.
@@ -307,7 +303,8 @@ pub trait Double: Send {
 pub struct Answer {
     /// The reply, in the vendor's form.
     pub response: http::Response<Bytes>,
-    /// The contacts that this request deleted.
+    /// The contacts that this request deleted, each as [`Double::asked`] names it. A route that names no contacts
+    /// and deletes them all names them here.
     pub deleted: Vec<Identifier>,
 }
 

@@ -15,6 +15,9 @@ pub mod oauth;
 pub mod reply;
 pub mod url;
 
+mod request;
+mod store;
+
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]

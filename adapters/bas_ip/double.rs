@@ -1,22 +1,24 @@
 //! BAS-IP's side: a device with its contacts, its tokens and its sign-in lock.
 //!
 //! It signs in `admin` with the password `door-demo-password`, asked by GET with a query as older firmware wants it
-//! or by POST with JSON as newer does. What it answers to a wrong route or method is printed nowhere.
+//! or by POST with JSON as newer does. What it answers to a wrong route or method is printed nowhere, and neither is the
+//! path of a route that reads contacts: it has none. It does not tell addresses apart, so wrong passwords from anywhere
+//! lock everybody out.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
 use http::{Method, Request, Response, StatusCode};
-use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{TOKEN_LIFE_S, md5_hex};
 use crate::contract::Identifier;
-use crate::dialect::{Answer, Double};
+use crate::dialect::{Answer, Asked, Double, Limit, Twist};
 use crate::grammar;
-use crate::reply::json_reply;
+use crate::reply::{json_reply, with_json};
+use crate::request::{bearer, listed_ids, query};
+use crate::store::{Fate, Store, case_blind_id};
 
 const PATH: &str = "/api/v0/contacts/items/link";
 const LOGIN_PATH: &str = "/api/v0/login";
@@ -27,10 +29,8 @@ const PASSWORD: &str = "door-demo-password";
 const TRIES: u32 = 5;
 const LOCKS_S: [u64; 6] = [60, 180, 600, 1800, 3600, 10_800];
 
-#[derive(Default)]
 struct BasIp {
-    /// Lower-case link id → whether the device refuses to delete it.
-    contacts: BTreeMap<String, bool>,
+    contacts: Store,
     /// Token → when it ends.
     tokens: BTreeMap<String, u64>,
     issued: u64,
@@ -40,16 +40,33 @@ struct BasIp {
 }
 
 pub(super) fn new() -> Box<dyn Double> {
-    Box::new(BasIp::default())
+    let contacts = Store::new(case_blind_id);
+    Box::new(BasIp { contacts, tokens: BTreeMap::new(), issued: 0, wrong: 0, locks: 0, locked_until_s: 0 })
 }
 
 impl Double for BasIp {
     fn seed(&mut self, identifier: &Identifier, held: bool) {
-        self.contacts.insert(identifier.text().to_ascii_lowercase(), held);
+        self.contacts.seed(identifier, held);
     }
 
-    fn holds(&self, identifier: &Identifier) -> bool {
-        self.contacts.contains_key(&identifier.text().to_ascii_lowercase())
+    fn held(&self, identifier: &Identifier) -> Option<bool> {
+        self.contacts.held(identifier)
+    }
+
+    fn forget(&mut self, identifier: &Identifier) {
+        self.contacts.forget(identifier);
+    }
+
+    fn contacts(&self) -> Vec<(Identifier, bool)> {
+        self.contacts.contacts()
+    }
+
+    fn asked(&self, request: &Request<Bytes>) -> Asked {
+        match (request.uri().path(), request.method()) {
+            (PATH, &Method::DELETE) => Asked::Delete(listed_ids(request.body(), "link_ids")),
+            (LOGIN_PATH, &Method::GET | &Method::POST) => Asked::SignIn,
+            _ => Asked::Other,
+        }
     }
 
     fn answer(&mut self, request: &Request<Bytes>, now_s: u64) -> Answer {
@@ -61,6 +78,46 @@ impl Double for BasIp {
             _ => bare(StatusCode::NOT_FOUND, "Not Found"),
         };
         Answer { response, deleted }
+    }
+
+    /// What the device answers to too many sign-ins; for other requests no limit is published.
+    fn throttled(&self, wait_s: u64) -> Response<Bytes> {
+        json_reply(StatusCode::TOO_MANY_REQUESTS, &json!({ "error": "Too Many Requests", "seconds": wait_s }))
+    }
+
+    fn limit(&self) -> Option<Limit> {
+        None
+    }
+
+    /// `Contradict` is `success: true` beside a word for a contact that is not there.
+    fn twist(&self, twist: Twist, reply: &Response<Bytes>) -> Option<Response<Bytes>> {
+        let mut body: Value = serde_json::from_slice(reply.body()).ok()?;
+        let items = body.get_mut("result")?.as_array_mut()?;
+        let done = |item: &Value| item["success"] == true;
+        let all = items.iter().filter(|item| done(item)).count();
+        if all == 0 {
+            return None;
+        }
+        match twist {
+            Twist::WrongIds => {
+                for (n, item) in items.iter_mut().filter(|item| done(item)).enumerate() {
+                    item["link_id"] = format!("0ddba11d-0000-4000-8000-{n:012x}").into();
+                }
+            }
+            Twist::MissingIds => {
+                let mut seen = 0;
+                items.retain(|item| {
+                    seen += usize::from(done(item));
+                    !done(item) || seen <= all / 2
+                });
+            }
+            Twist::Contradict => {
+                for item in items.iter_mut().filter(|item| done(item)) {
+                    item["extended_info"] = "entity_not_found".into();
+                }
+            }
+        }
+        Some(with_json(reply, &body))
     }
 }
 
@@ -86,32 +143,29 @@ impl BasIp {
         let mut result = Vec::with_capacity(link_ids.len());
         for id in link_ids {
             // It answers with the id as it is stored, which may differ in case from the one asked for.
-            let key = id.to_ascii_lowercase();
-            let (success, info) = match self.contacts.get(&key) {
-                Some(false) => {
-                    self.contacts.remove(&key);
-                    deleted.push(Identifier::Id(id.into()));
+            let stored = id.to_ascii_lowercase();
+            let identifier = Identifier::Id(id.into());
+            let (success, info) = match self.contacts.delete(&identifier) {
+                Fate::Deleted => {
+                    deleted.push(identifier);
                     (true, "deleted")
                 }
-                Some(true) => (false, "has_dublicates"),
-                None => (false, "entity_not_found"),
+                Fate::Held => (false, "has_dublicates"),
+                Fate::Missing => (false, "entity_not_found"),
             };
-            result.push(json!({ "link_id": key, "success": success, "extended_info": info }));
+            result.push(json!({ "link_id": stored, "success": success, "extended_info": info }));
         }
         json_reply(StatusCode::OK, &json!({ "result": result }))
     }
 
     fn knows(&self, request: &Request<Bytes>, now_s: u64) -> bool {
-        let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        header
-            .and_then(|header| header.strip_prefix("Bearer "))
+        bearer(request)
             .is_some_and(|token| token == TOKEN || self.tokens.get(token).is_some_and(|end_s| now_s < *end_s))
     }
 
     fn login(&mut self, request: &Request<Bytes>, now_s: u64) -> Response<Bytes> {
         if now_s < self.locked_until_s {
-            let error = json!({ "error": "Too Many Requests", "seconds": self.locked_until_s - now_s });
-            return json_reply(StatusCode::TOO_MANY_REQUESTS, &error);
+            return self.throttled(self.locked_until_s - now_s);
         }
         let Some(account) = account_of(request) else {
             return bare(StatusCode::BAD_REQUEST, "Wrong JSON body");
@@ -146,12 +200,7 @@ fn account_of(request: &Request<Bytes>) -> Option<(String, String)> {
         let login: Login = serde_json::from_slice(request.body()).ok()?;
         return Some((login.username, login.password));
     }
-    let query = request.uri().query().unwrap_or_default();
-    let member = |name| {
-        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        let text = pairs.find(|(key, _)| *key == name).map_or("", |(_, text)| text);
-        percent_decode_str(text).decode_utf8_lossy().into_owned()
-    };
+    let member = |name| query(request, name).unwrap_or_default();
     Some((member("username"), member("password")))
 }
 

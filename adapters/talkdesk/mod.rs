@@ -3,6 +3,7 @@
 //! Vendor page: <https://docs.talkdesk.com/reference/delete-a-record>.
 
 mod double;
+mod records;
 #[cfg(test)]
 mod tests;
 mod wire;

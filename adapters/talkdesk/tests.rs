@@ -1,13 +1,13 @@
 //! Talkdesk's quirks that no law covers.
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::Response;
 use serde_json::{Map, Value, json};
 
 use super::DIALECT;
 use crate::conformance::{example, id_targets, with_settings};
-use crate::contract::{Evidence, Finding, Identifier, Reading, Slot, Target, TurnedAway};
-use crate::dialect::{Account, Dialect, Double, SignInReading};
+use crate::contract::{Evidence, Finding, Identifier, Slot, Target};
+use crate::dialect::{Account, Dialect, SignInReading};
 
 const A: &str = "8858c834-481d-4a02-8176-cffc02c50350";
 const B: &str = "f03004be-2853-4660-b6e8-060cc383ddbe";
@@ -390,93 +390,6 @@ fn a_token_without_a_life_holds_ten_minutes() {
         };
         assert_eq!(lifetime_s, expected);
     }
-}
-
-/// A call with a token that the double issued at second 1000.
-fn signed_in(dialect: &dyn Dialect, double: &mut dyn Double, targets: &[Target]) -> (crate::Call, Request<Bytes>) {
-    let sign_in = dialect.sign_in().unwrap();
-    let request = sign_in.request(&Account(&ACCOUNT)).unwrap();
-    let SignInReading::Token { value, .. } = sign_in.read(&double.answer(&request, 1_000).response) else { panic!() };
-    let call = dialect.plan(targets).calls.remove(0);
-    let mut request = call.request.clone();
-    request.headers_mut().insert("authorization", format!("Bearer {value}").parse().unwrap());
-    (call, request)
-}
-
-#[test]
-fn the_doubles_token_is_over_after_ten_minutes() {
-    let dialect = example(&DIALECT);
-    let mut double = (DIALECT.double)();
-    let (call, request) = signed_in(&*dialect, &mut *double, &id_targets(&[A]));
-    let mut at = |now_s| dialect.interpret(&call, &double.answer(&request, now_s).response);
-    assert!(matches!(at(1_599), Reading::Processed(_)));
-    assert!(matches!(at(1_600), Reading::TurnedAway(TurnedAway::Credential(_))));
-}
-
-#[test]
-fn the_double_knows_its_client() {
-    let dialect = example(&DIALECT);
-    let mut double = (DIALECT.double)();
-    let sign_in = dialect.sign_in().unwrap();
-    for (member, value) in [(1, "td-dem"), (2, "talkdesk-demo")] {
-        let mut account = ACCOUNT;
-        account[member].1 = value;
-        let request = sign_in.request(&Account(&account)).unwrap();
-        assert_eq!(sign_in.read(&double.answer(&request, 1_000).response), SignInReading::Refused);
-    }
-    let other = with_settings(&DIALECT, &settings(json!({"scope": "record-lists:write"})));
-    let request = other.sign_in().unwrap().request(&Account(&ACCOUNT)).unwrap();
-    let response = double.answer(&request, 1_000).response;
-    assert_eq!(response.status(), 400);
-    assert_eq!(sign_in.read(&response), SignInReading::Refused);
-}
-
-#[test]
-fn the_double_refuses_as_the_vendor_does() {
-    let dialect = example(&DIALECT);
-    let mut double = (DIALECT.double)();
-    double.seed(&Identifier::Id(A.into()), false);
-    let (call, request) = signed_in(&*dialect, &mut *double, &id_targets(&[A]));
-    let mut answered = |change: &dyn Fn(&mut Request<Bytes>)| {
-        let mut request = request.clone();
-        change(&mut request);
-        let answer = double.answer(&request, 1_000);
-        assert!(answer.deleted.is_empty() && double.holds(&Identifier::Id(A.into())));
-        let finding = dialect.interpret(&call, &answer.response).findings(&call).remove(0);
-        (answer.response.status().as_u16(), word(&finding))
-    };
-    let wrong_list = "https://api.talkdeskapp.com/record-lists/other/records/bulks";
-    let wrong_route = "https://api.talkdeskapp.com/record-lists";
-    for uri in [wrong_list, wrong_route] {
-        assert_eq!(answered(&|r| *r.uri_mut() = uri.parse().unwrap()), (404, "upstream_misconfigured"));
-    }
-    assert_eq!(answered(&|r| *r.method_mut() = Method::PUT), (405, "upstream_misconfigured"));
-    let mixed = format!(r#"[{{"id":"{A}"}},{{"phone_number":"+1"}}]"#);
-    let both = format!(r#"[{{"id":"{A}","phone_number":"+1"}}]"#);
-    let many = format!("[{}]", vec![format!(r#"{{"id":"{A}"}}"#); 101].join(","));
-    for body in ["", "[", "{}", "[]", "[{}]", r#"[{"id":"1"}]"#, r#"[{"external_id":"1"}]"#, &mixed, &both, &many] {
-        let change = |r: &mut Request<Bytes>| *r.body_mut() = Bytes::from(body.to_owned());
-        assert_eq!(answered(&change), (400, "upstream_validation"), "{body}");
-    }
-}
-
-#[test]
-fn the_double_names_no_phone() {
-    let dialect = batch();
-    let mut double = (DIALECT.double)();
-    double.seed(&phone(0), false);
-    double.seed(&phone(1), true);
-    let three = targets(vec![phone(0), phone(1), phone(2)]);
-    let (call, request) = signed_in(&*dialect, &mut *double, &three);
-    let answer = double.answer(&request, 1_000);
-    assert_eq!(answer.deleted, [phone(0)]);
-    assert!(double.holds(&phone(1)));
-    let body: Value = serde_json::from_slice(answer.response.body()).unwrap();
-    assert_eq!((body["total_deleted"].clone(), body["total_errors"].clone()), (json!(1), json!(2)));
-    assert_eq!(body["_embedded"]["failed_records"].as_array().unwrap().len(), 2);
-    assert!(!body.to_string().contains("+1415"));
-    let words: Vec<_> = dialect.interpret(&call, &answer.response).findings(&call).iter().map(word).collect();
-    assert_eq!(words, [INCOMPLETE; 3]);
 }
 
 #[test]

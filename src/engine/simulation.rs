@@ -116,10 +116,7 @@ fn token(registration: &Registration, dialect: &dyn Dialect, double: &mut dyn Do
     let value = match &form.grant {
         Grant::Fixed => plain(form.members[0].name),
         Grant::SignedJwt { id_claim, .. } => {
-            use base64::Engine;
-            let part = |json: String| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json);
-            let payload = format!("{{\"{id_claim}\":\"{}\"}}", plain("client_id"));
-            format!("{}.{}.c2ln", part("{\"alg\":\"HS256\"}".into()), part(payload))
+            crate::mock::signed_jwt(id_claim, &plain("client_id"), &plain("client_secret"))
         }
         Grant::SignIn => {
             let members: Vec<_> = form.members.iter().map(|m| (m.name, plain(m.name))).collect();

@@ -1,6 +1,6 @@
 //! The credential of a registration's example, for tests and benches that talk to a double without a gateway.
 //!
-//! Not how the gateway does it: the token is not signed, and a sign-in is neither kept nor renewed.
+//! Not how the gateway does it: a token that is signed here never ends, and a sign-in is neither kept nor renewed.
 
 use adapters::{Account, Dialect, Grant, Registration, SignInReading};
 use bytes::Bytes;
@@ -25,7 +25,7 @@ pub(super) fn with_credential(
     };
     let value = match &form.grant {
         Grant::Fixed => plain(form.members[0].name).to_owned(),
-        Grant::SignedJwt { id_claim, .. } => unsigned_jwt(id_claim, plain("client_id")),
+        Grant::SignedJwt { id_claim, .. } => signed_jwt(id_claim, plain("client_id"), plain("client_secret")),
         Grant::SignIn => {
             let members: Vec<_> = form.members.iter().map(|m| (m.name, plain(m.name))).collect();
             let sign_in = dialect.sign_in().unwrap();
@@ -39,11 +39,16 @@ pub(super) fn with_credential(
     request
 }
 
-fn unsigned_jwt(id_claim: &str, client_id: &str) -> String {
+/// A JSON Web Token with one claim and no end, signed with HS256 (RFC 7515, section 5.1).
+pub(crate) fn signed_jwt(id_claim: &str, client_id: &str, secret: &str) -> String {
+    use aws_lc_rs::hmac;
     use base64::Engine;
-    let part = |json: serde_json::Value| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json.to_string());
+    let part = |bytes: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
+    let json = |json: serde_json::Value| part(json.to_string().as_bytes());
     let (header, payload) = (serde_json::json!({ "alg": "HS256" }), serde_json::json!({ (id_claim): client_id }));
-    format!("{}.{}.c2ln", part(header), part(payload))
+    let signed = format!("{}.{}", json(header), json(payload));
+    let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), signed.as_bytes());
+    format!("{signed}.{}", part(signature.as_ref()))
 }
 
 /// The dialect of a connection's table.

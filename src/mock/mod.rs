@@ -38,6 +38,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+#[cfg(test)]
+pub(crate) use credential::signed_jwt;
 pub use fault::Fault;
 pub use journal::Entry;
 use upstream::{Clock, Upstream};

@@ -12,6 +12,7 @@ use adapters::DIALECTS;
 const PURE_CRATES: &[&str] = &[
     "base64",
     "bytes",
+    "hmac",
     "http",
     "httpdate",
     "md-5",
@@ -19,6 +20,7 @@ const PURE_CRATES: &[&str] = &[
     "serde",
     "serde_json",
     "serde_path_to_error",
+    "sha2",
     "thiserror",
     "uuid",
 ];
