@@ -18,6 +18,7 @@ use crate::contract::{
 };
 use crate::dialect::{Account, Dialect, Grant, Registration, SignInReading};
 use crate::exchange::{Exchange, Exchanges, Source};
+use crate::judge::{self, judge};
 use crate::{DIALECTS, reply};
 
 /// The dialect of a registration's example.
@@ -27,12 +28,7 @@ pub(crate) fn example(registration: &Registration) -> Box<dyn Dialect> {
 
 /// The dialect of a registration's example, with some settings changed.
 pub(crate) fn with_settings(registration: &Registration, changes: &Map<String, Value>) -> Box<dyn Dialect> {
-    let mut settings = example_settings(registration);
-    for key in ["dialect", "credentials", "allow_http", "allow_private"] {
-        settings.remove(key);
-    }
-    settings.extend(changes.clone());
-    (registration.open)(Value::Object(settings)).unwrap()
+    judge::open(registration, &example_settings(registration), changes).unwrap()
 }
 
 /// Targets by native id, with slots 0, 1, 2 …
@@ -548,66 +544,150 @@ fn law_6_refusals_of_the_credential_throttling_and_server_errors_are_told_apart(
 #[test]
 fn law_7_every_fixture_holds() {
     for registration in DIALECTS {
+        let connection = example_settings(registration);
         for exchange in fixtures(registration) {
-            fixture_holds(registration, &exchange);
+            let verdict = judge(registration, &connection, &exchange).unwrap();
+            assert_eq!(verdict.differences, [], "{} {}", registration.profile.id, exchange.name);
         }
     }
 }
 
-/// Whether a fixture's request is not the planned one: then it is that of a sign-in.
-fn is_sign_in(plan: &crate::Plan, request: &crate::exchange::WireRequest) -> bool {
-    !plan.calls.iter().any(|call| call.request.uri().path_and_query().is_some_and(|path| *path == *request.path))
+/// Changes that no fixture survives, and the field that must be named.
+fn changes(exchange: &Exchange) -> Vec<(String, Exchange)> {
+    type Change<'c> = &'c dyn Fn(&mut Exchange);
+    let mut changed = Vec::new();
+    let mut change = |field: &str, change: Change<'_>| {
+        let mut copy: Exchange = serde_json::from_value(serde_json::to_value(exchange).unwrap()).unwrap();
+        change(&mut copy);
+        changed.push((field.to_owned(), copy));
+    };
+    for (n, expected) in exchange.outcomes.iter().enumerate() {
+        let other = if expected.outcome == Outcome::Deleted { Outcome::NotFound } else { Outcome::Deleted };
+        change(&format!("outcomes[{n}].outcome"), &|exchange| exchange.outcomes[n].outcome = other);
+        let other = if expected.error.is_none() { Some(FaultCode::UpstreamForbidden) } else { None };
+        change(&format!("outcomes[{n}].error"), &|exchange| exchange.outcomes[n].error = other);
+    }
+    change("outcomes", &|exchange| exchange.outcomes.truncate(exchange.outcomes.len() - 1));
+    change("retry_after_s", &|exchange| exchange.retry_after_s = Some(77));
+    if let Some(request) = exchange.request.as_ref().filter(|request| request.method != "POST") {
+        change("request.method", &|exchange| exchange.request.as_mut().unwrap().method = "PATCH".to_owned());
+        change("request.path", &|exchange| exchange.request.as_mut().unwrap().path.push('x'));
+        change("response", &|exchange| exchange.response = None);
+        for name in request.headers.keys() {
+            change(&format!("request.headers.{name}"), &|exchange| {
+                exchange.request.as_mut().unwrap().headers.insert(name.clone(), "other".to_owned());
+            });
+        }
+        change("request.body.extra", &|exchange| {
+            if let Value::Object(body) = &mut exchange.request.as_mut().unwrap().body {
+                body.insert("extra".to_owned(), true.into());
+            }
+        });
+        change("request.body[0].extra", &|exchange| {
+            if let Value::Array(body) = &mut exchange.request.as_mut().unwrap().body {
+                body[0]["extra"] = true.into();
+            }
+        });
+    }
+    changed
 }
 
-fn fixture_holds(registration: &Registration, exchange: &Exchange) {
-    let name = format!("{} {}", registration.profile.id, exchange.name);
-    let dialect = with_settings(registration, &exchange.settings);
-    let plan = dialect.plan(&exchange.targets());
-    let mut said: Vec<Option<Finding>> = vec![None; exchange.contacts.len()];
-    for (slot, fault) in &plan.refused {
-        said[slot.0 as usize] = Some(Finding::Fault(fault.clone()));
-    }
-    let sent =
-        exchange.request.as_ref().map(|request| (request, exchange.response.as_ref().unwrap().to_http().unwrap()));
-    match sent {
-        None => assert!(plan.calls.is_empty(), "{name}: something would be sent"),
-        Some((request, reply)) if is_sign_in(&plan, request) => {
-            // The exchange is a sign-in: what it yields is what the contact gets.
-            let reading = dialect.sign_in().unwrap().read(&reply);
-            assert!(!matches!(reading, SignInReading::Token { .. }), "{name}");
-            said.fill(Some(Finding::Fault(crate::Fault::new(FaultCode::CredentialUnavailable))));
-        }
-        Some((request, reply)) => {
-            assert_eq!(plan.calls.len(), 1, "{name}: calls");
-            let call = &plan.calls[0];
-            assert_eq!(call.request.method(), request.method.as_str(), "{name}: method");
-            assert_eq!(call.request.uri().path_and_query().unwrap(), request.path.as_str(), "{name}: path");
-            let auth = registration.profile.auth.header;
-            for (header, value) in request.headers.iter().filter(|(header, _)| *header != auth) {
-                let sent = call.request.headers().get(header).unwrap_or_else(|| panic!("{name}: no {header}"));
-                assert_eq!(sent.to_str().unwrap(), value, "{name}: {header}");
-            }
-            let body = call.request.body();
-            let body: Value = if body.is_empty() { Value::Null } else { serde_json::from_slice(body).unwrap() };
-            assert_eq!(body, request.body, "{name}: body");
-            let reading = dialect.interpret(call, &reply);
-            if let Some(wait) = exchange.retry_after_s {
-                let Reading::TurnedAway(TurnedAway::Throttled(fault)) = &reading else { panic!("{name}: {reading:?}") };
-                assert_eq!(fault.wait, Some(Wait::For(wait)), "{name}: wait");
-            }
-            for (target, finding) in call.targets.iter().zip(reading.findings(call)) {
-                said[target.slot.0 as usize] = Some(finding);
+#[test]
+fn law_7_a_fixture_with_one_field_changed_is_told_by_that_field() {
+    for registration in DIALECTS {
+        let connection = example_settings(registration);
+        let auth = registration.profile.auth.header;
+        let mut told = HashSet::new();
+        for exchange in fixtures(registration) {
+            for (field, changed) in changes(&exchange) {
+                // Nothing stands before a bare credential, and not every body has members.
+                let bare = registration.profile.auth.prefix.is_empty() && field == format!("request.headers.{auth}");
+                if bare || serde_json::to_value(&changed).unwrap() == serde_json::to_value(&exchange).unwrap() {
+                    continue;
+                }
+                let differences = judge(registration, &connection, &changed).unwrap().differences;
+                let fields: Vec<_> = differences.iter().map(|difference| difference.field.as_str()).collect();
+                let waits_too = field == "request.path" && exchange.retry_after_s.is_some();
+                assert!(fields.contains(&field.as_str()), "{} {field}: {fields:?}", exchange.name);
+                assert!(fields.len() == 1 || waits_too || field == "response", "{} {field}: {fields:?}", exchange.name);
+                told.insert(field);
             }
         }
+        for field in ["request.method", "request.path", "outcomes[0].outcome", "outcomes[0].error", "retry_after_s"] {
+            assert!(told.contains(field), "{}: {field}", registration.profile.id);
+        }
     }
-    assert_eq!(said.len(), exchange.outcomes.len(), "{name}");
-    for (finding, expected) in said.iter().zip(&exchange.outcomes) {
-        let (outcome, error) = match finding.as_ref().unwrap() {
-            Finding::Deleted(_) => (Outcome::Deleted, None),
-            Finding::NotFound(_) => (Outcome::NotFound, None),
-            Finding::Fault(fault) => (fault.code.outcome(), Some(fault.code)),
-        };
-        assert_eq!((outcome, error), (expected.outcome, expected.error), "{name}");
+}
+
+#[test]
+fn law_9_a_planned_call_gives_its_contacts_back() {
+    for registration in DIALECTS {
+        let id = registration.profile.id;
+        let dialect = example(registration);
+        for kind in kinds(registration) {
+            for n in [1, 5, 101] {
+                for call in dialect.plan(&targets(some_identifiers(registration, kind, n))).calls {
+                    let asked: Vec<_> = call.targets.iter().map(|target| target.identifier.clone()).collect();
+                    assert_eq!(dialect.contacts_of(&call.request), Some(asked.clone()), "{id} {kind:?}");
+                    let mut path_alone = call.request.clone();
+                    *path_alone.uri_mut() = call.request.uri().path().parse().unwrap();
+                    assert_eq!(dialect.contacts_of(&path_alone), Some(asked), "{id} {kind:?}");
+                    for other in others(&call.request) {
+                        assert_eq!(dialect.contacts_of(&other), None, "{id}: {} {}", other.method(), other.uri());
+                    }
+                }
+            }
+        }
+        if let Some(request) = judge::sign_in_request(registration, &example_settings(registration), &*dialect) {
+            assert_eq!(dialect.contacts_of(&request), None, "{id}: a sign-in");
+        }
+        for hostile in hostile_identifiers() {
+            let kind = hostile.kind();
+            let Some(rule) = registration.profile.identifiers.iter().find(|rule| rule.kind == kind) else { continue };
+            let call = dialect.plan(&targets(some_identifiers(registration, rule.kind, 1))).calls.remove(0);
+            let body = String::from_utf8_lossy(call.request.body());
+            let text = call.targets[0].identifier.text();
+            let json = serde_json::to_string(hostile.text()).unwrap();
+            let mut request = call.request.clone();
+            *request.body_mut() = Bytes::from(body.replace(text, &json[1..json.len() - 1]));
+            let Ok(uri) = request.uri().to_string().replace(text, hostile.text()).parse() else { continue };
+            *request.uri_mut() = uri;
+            let found = dialect.contacts_of(&request).unwrap_or_default();
+            assert!(found.iter().all(|each| registration.profile.admit(each).is_ok()), "{id}: {}", hostile.text());
+        }
+    }
+}
+
+/// Requests that are like a delete and are none.
+fn others(request: &Request<Bytes>) -> Vec<Request<Bytes>> {
+    let with_uri = |uri: String| {
+        let mut other = request.clone();
+        *other.uri_mut() = uri.parse().unwrap();
+        other
+    };
+    let mut read = request.clone();
+    *read.method_mut() = http::Method::GET;
+    let mut others = vec![read, with_uri(format!("{}/x", request.uri())), with_uri(format!("{}?x=1", request.uri()))];
+    let body = request.body();
+    if !body.is_empty() {
+        for body in [Bytes::new(), body.slice(..body.len() - 1), Bytes::from("[]"), Bytes::from("{}")] {
+            let mut other = request.clone();
+            *other.body_mut() = body;
+            others.push(other);
+        }
+    }
+    others
+}
+
+#[test]
+fn the_fixtures_that_are_built_in_are_those_of_the_folder() {
+    for registration in DIALECTS {
+        let built_in =
+            registration.fixtures.iter().flat_map(|text| serde_json::from_str::<Exchanges>(text).unwrap().exchanges);
+        let shown = |exchange: Exchange| serde_json::to_value(exchange).unwrap();
+        let built_in: Vec<_> = built_in.map(shown).collect();
+        let in_folder: Vec<_> = fixtures(registration).into_iter().map(shown).collect();
+        assert_eq!(built_in, in_folder, "{}", registration.profile.id);
     }
 }
 

@@ -27,6 +27,10 @@ pub trait Dialect: fmt::Debug + Send + Sync {
     /// What a complete reply means for the contacts that the call covers. Never panics, whatever the bytes.
     fn interpret(&self, call: &Call, reply: &http::Response<Bytes>) -> Reading;
 
+    /// The contacts that a request asks to delete, in its order: the inverse of [`plan`](Self::plan). `None` if it is no
+    /// delete that this dialect could have planned. Only method, path and body count; the URI may be the path alone.
+    fn contacts_of(&self, request: &http::Request<Bytes>) -> Option<Vec<Identifier>>;
+
     /// How many contacts one call of this connection covers at most.
     fn max_contacts_per_call(&self) -> usize;
 
@@ -124,6 +128,18 @@ impl Profile {
         } else {
             Err(Fault::new(FaultCode::InvalidIdentifier))
         }
+    }
+
+    /// These native ids as identifiers, if there is one at least and each of them can be sent.
+    pub fn ids<T: AsRef<str>>(&self, texts: impl IntoIterator<Item = T>) -> Option<Vec<Identifier>> {
+        let ids = texts.into_iter().map(|text| Identifier::Id(text.as_ref().into()));
+        self.all_admitted(ids.collect())
+    }
+
+    /// The identifiers, if there is one at least and each of them can be sent.
+    pub fn all_admitted(&self, identifiers: Vec<Identifier>) -> Option<Vec<Identifier>> {
+        let good = !identifiers.is_empty() && identifiers.iter().all(|identifier| self.admit(identifier).is_ok());
+        good.then_some(identifiers)
     }
 
     /// Parts contacts into those that can be sent and the reasons for the others.
@@ -252,6 +268,8 @@ pub struct Registration {
     pub example: &'static str,
     /// A fresh double of the upstream, that knows the example's account and holds no contact.
     pub double: fn() -> Box<dyn Double>,
+    /// The files of the dialect's `fixtures/`, so that they can be run where the source is not.
+    pub fixtures: &'static [&'static str],
 }
 
 /// The upstream's side of a dialect: a stateful fake, pure too. Its log is the truth that tests compare with.
@@ -377,6 +395,16 @@ impl<'c> Roster<'c> {
         }
         found
     }
+}
+
+/// The JSON object in a request's body, if the request has this method and the path of this URI.
+pub fn body_of_route<'r, T: serde::Deserialize<'r>>(
+    request: &'r http::Request<Bytes>,
+    method: &http::Method,
+    uri: &http::Uri,
+) -> Option<T> {
+    let same = request.method() == method && request.uri().path() == uri.path() && request.uri().query().is_none();
+    same.then(|| serde_json::from_slice(request.body()).ok()).flatten()
 }
 
 /// Reads a connection's settings into the dialect's own type. The error names the key and never repeats a value.

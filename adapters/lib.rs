@@ -11,9 +11,11 @@ pub mod contract;
 pub mod dialect;
 pub mod exchange;
 pub mod grammar;
+pub mod judge;
 pub mod oauth;
 pub mod reply;
 pub mod url;
+pub mod vocabulary;
 
 mod request;
 mod store;

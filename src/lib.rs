@@ -12,6 +12,7 @@ pub mod desk;
 pub mod engine;
 pub mod mock;
 pub mod outbound;
+pub mod record;
 pub mod server;
 pub mod settings;
 pub mod store;

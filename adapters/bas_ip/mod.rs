@@ -16,12 +16,14 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::contract::{
-    Call, Evidence, Fault, FaultCode, Finding, IdentifierKind, Plan, Processed, Reading, Target, TurnedAway, Wait,
+    Call, Evidence, Fault, FaultCode, Finding, Identifier, IdentifierKind, Plan, Processed, Reading, Target,
+    TurnedAway, Wait,
 };
 use crate::dialect::{
     Account, AuthScheme, CredentialForm, Dialect, Grant, IdentifierRule, Member, Profile, Registration, Roster,
-    SettingsError, SignIn, SignInReading, batch_size, read_settings,
+    SettingsError, SignIn, SignInReading, batch_size, body_of_route, read_settings,
 };
+use crate::reply::Object;
 use crate::url::BaseUrl;
 use crate::{grammar, reply};
 
@@ -40,6 +42,7 @@ allow_private = true
 credentials = { token = "plain:93144b288eb1fd3cbe46d6fc0f241a51766ecd3d" }
 "#,
     double: double::new,
+    fixtures: &[include_str!("fixtures/exchanges.json")],
 };
 
 static PROFILE: Profile = Profile {
@@ -183,6 +186,11 @@ impl Dialect for BasIp {
             StatusCode::TOO_MANY_REQUESTS => reply::throttled(wait(&envelope, reply), reply),
             _ => reply::by_status(reply),
         }
+    }
+
+    fn contacts_of(&self, request: &Request<Bytes>) -> Option<Vec<Identifier>> {
+        let body: Object<wire::Asked> = body_of_route(request, &self.method, &self.uri)?;
+        PROFILE.ids(body.0.link_ids)
     }
 
     fn max_contacts_per_call(&self) -> usize {

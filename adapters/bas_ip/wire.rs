@@ -26,6 +26,12 @@ impl Serialize for LinkIds<'_> {
     }
 }
 
+/// The request's body, read back.
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    pub(super) link_ids: Vec<String>,
+}
+
 #[derive(Serialize)]
 pub(super) struct Login<'a> {
     pub(super) username: &'a str,

@@ -19,8 +19,9 @@ use crate::contract::{
 };
 use crate::dialect::{
     AuthScheme, CredentialForm, Dialect, Grant, IdentifierRule, Member, Pace, Profile, Registration, Roster,
-    SettingsError, SignIn, batch_size, read_settings,
+    SettingsError, SignIn, batch_size, body_of_route, read_settings,
 };
+use crate::reply::Object;
 use crate::url::BaseUrl;
 use crate::{grammar, reply};
 
@@ -36,6 +37,7 @@ account_id = "65f7d49a5dd06e2cefa45012"
 credentials = { client_id = "cs-demo", client_secret = "plain:kore-demo-client-secret-of-32-bytes" }
 "#,
     double: double::new,
+    fixtures: &[include_str!("fixtures/exchanges.json")],
 };
 
 static PROFILE: Profile = Profile {
@@ -137,6 +139,11 @@ impl Dialect for KoreAi {
             StatusCode::BAD_REQUEST | StatusCode::PRECONDITION_FAILED => refused(call, reply),
             _ => reply::by_status(reply),
         }
+    }
+
+    fn contacts_of(&self, request: &Request<Bytes>) -> Option<Vec<Identifier>> {
+        let body: Object<wire::Asked> = body_of_route(request, &Method::DELETE, &self.uri)?;
+        PROFILE.ids(body.0.ids)
     }
 
     fn max_contacts_per_call(&self) -> usize {

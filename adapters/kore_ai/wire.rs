@@ -23,6 +23,12 @@ impl Serialize for Ids<'_> {
     }
 }
 
+/// The request's body, read back.
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    pub(super) ids: Vec<String>,
+}
+
 /// JSON text of a value that cannot fail to serialise.
 pub(super) fn to_json(request: &Request<'_>) -> Vec<u8> {
     let mut body = Vec::with_capacity(16 + 27 * request.ids.0.len());

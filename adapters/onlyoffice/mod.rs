@@ -37,6 +37,7 @@ base_url = "https://portal.example.com"
 credentials = { token = "plain:onlyoffice-demo-token" }
 "#,
     double: double::new,
+    fixtures: &[include_str!("fixtures/exchanges.json")],
 };
 
 static PROFILE: Profile = Profile {
@@ -132,6 +133,13 @@ impl Dialect for OnlyOffice {
             }
             _ => reply::by_status(reply),
         }
+    }
+
+    fn contacts_of(&self, request: &Request<Bytes>) -> Option<Vec<Identifier>> {
+        let (_, id) = request.uri().path().rsplit_once('/')?;
+        let ours = self.base.join(&segments(id))?.path() == request.uri().path() && request.uri().query().is_none();
+        // `filter` in the id's place is refused by the grammar.
+        PROFILE.ids([id]).filter(|_| ours && request.method() == Method::DELETE)
     }
 
     fn max_contacts_per_call(&self) -> usize {

@@ -19,8 +19,9 @@ use crate::contract::{
 };
 use crate::dialect::{
     Account, AuthScheme, CredentialForm, Dialect, Grant, IdentifierRule, Member, Profile, Registration, Roster,
-    SettingsError, SignIn, SignInReading, batch_size, read_settings,
+    SettingsError, SignIn, SignInReading, batch_size, body_of_route, read_settings,
 };
+use crate::reply::Object;
 use crate::url::BaseUrl;
 use crate::{grammar, oauth, reply};
 
@@ -35,6 +36,7 @@ record_list_id = "d9be9636-528f-45e8-bdf8-27ffd9ee6085"
 credentials = { token_url = "https://acme.talkdeskid.com/oauth/token", client_id = "td-demo", client_secret = "plain:talkdesk-demo-client-secret" }
 "#,
     double: double::new,
+    fixtures: &[include_str!("fixtures/exchanges.json")],
 };
 
 static PROFILE: Profile = Profile {
@@ -183,6 +185,14 @@ impl Dialect for Talkdesk {
             // 404 is about the list, never about a contact: what any 404 means.
             _ => with_word(reply::by_status(reply), call, reply),
         }
+    }
+
+    fn contacts_of(&self, request: &Request<Bytes>) -> Option<Vec<Identifier>> {
+        let items: Vec<Object<wire::Asked>> = body_of_route(request, &Method::DELETE, &self.uri)?;
+        let identifiers: Vec<_> = items.into_iter().map(|Object(item)| item.identifier()).collect::<Option<_>>()?;
+        let kind = identifiers.first()?.kind();
+        let one_kind = identifiers.iter().all(|identifier| identifier.kind() == kind);
+        PROFILE.all_admitted(identifiers).filter(|_| one_kind)
     }
 
     fn max_contacts_per_call(&self) -> usize {

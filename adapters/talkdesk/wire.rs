@@ -34,6 +34,29 @@ pub(super) fn to_json(targets: &[Target]) -> Vec<u8> {
     serde_json::to_vec(&items).unwrap_or_default()
 }
 
+/// One item of a request's array, read back.
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    id: Option<String>,
+    phone_number: Option<String>,
+    external_provider: Option<String>,
+    external_id: Option<String>,
+}
+
+impl Asked {
+    /// The identifier, if the item has just one.
+    pub(super) fn identifier(self) -> Option<Identifier> {
+        match (self.id, self.phone_number, self.external_provider, self.external_id) {
+            (Some(id), None, None, None) => Some(Identifier::Id(id.into())),
+            (None, Some(phone), None, None) => Some(Identifier::Phone(phone.into())),
+            (None, None, Some(provider), Some(id)) => {
+                Some(Identifier::External { provider: provider.into(), id: id.into() })
+            }
+            _ => None,
+        }
+    }
+}
+
 /// The reply to a delete. `record_list_id` and `_links` are left out: nothing is decided by them.
 #[derive(Deserialize)]
 pub(super) struct Response {

@@ -34,6 +34,7 @@ company = "acme"
 credentials = { token = "plain:wethod-demo-personal-token" }
 "#,
     double: double::new,
+    fixtures: &[include_str!("fixtures/exchanges.json")],
 };
 
 static PROFILE: Profile = Profile {
@@ -206,6 +207,12 @@ impl Dialect for Wethod {
             _ => reply::by_status(reply),
         };
         with_key(reading, key, call)
+    }
+
+    fn contacts_of(&self, request: &Request<Bytes>) -> Option<Vec<Identifier>> {
+        let (_, id) = request.uri().path().rsplit_once('/')?;
+        let ours = self.contacts.join(&[id])?.path() == request.uri().path() && request.uri().query().is_none();
+        PROFILE.ids([id]).filter(|_| ours && request.method() == Method::DELETE)
     }
 
     fn max_contacts_per_call(&self) -> usize {

@@ -4,6 +4,7 @@
 //! reached, or the end not be learnt.
 
 mod check;
+mod conform;
 mod delete;
 mod demo;
 mod dialects;
@@ -11,6 +12,7 @@ mod key;
 mod mock;
 mod output;
 mod plan;
+mod record;
 mod serve;
 mod store;
 
@@ -21,6 +23,7 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::settings::ConfigError;
+use crate::tenants::{Connection, Tenants};
 
 /// One inbound contract to delete contacts, translated into each CRM's own dialect.
 #[derive(Debug, Parser)]
@@ -46,6 +49,10 @@ enum Command {
     Dialects(dialects::Dialects),
     /// Serve mock upstreams for tests
     Mock(mock::MockCommand),
+    /// Stand before a real upstream and write what is exchanged with it into a file, without identifiers or credentials
+    Record(Box<record::Record>),
+    /// Run exchanges, built in or recorded, through their dialects: what holds, and what a dialect does not yet know
+    Conform(conform::Conform),
     /// Look after the store: check it, copy it, forget what is old
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -102,6 +109,8 @@ pub fn main() -> ExitCode {
         Command::Delete(command) => on_runtime(command.run()),
         Command::Dialects(command) => command.run(),
         Command::Mock(command) => on_runtime(command.run()),
+        Command::Record(command) => on_runtime(command.run()),
+        Command::Conform(command) => command.run(),
         Command::Store(command) => on_runtime(command.run()),
         Command::Key(command) => command.run(),
         Command::Completions { shell } => {
@@ -135,6 +144,28 @@ fn on_runtime(command: impl Future<Output = Outcome>) -> Outcome {
 fn mistakes(errors: &[ConfigError]) -> Failure {
     let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
     Failure::Usage(lines.join("\nerror: "))
+}
+
+/// The connection that these names mean: the only tenant and its default connection, unless they are given.
+fn connection<'t>(tenants: &'t Tenants, tenant: Option<&str>, name: Option<&str>) -> Result<&'t Connection, Failure> {
+    let tenant = match tenant {
+        Some(id) => tenants.tenant(id).ok_or_else(|| Failure::Usage(format!("there is no tenant {id}")))?,
+        None => {
+            let mut all = tenants.iter();
+            match (all.next(), all.next()) {
+                (Some(only), None) => only,
+                (None, _) => return Err(Failure::Usage("there is no tenant".to_owned())),
+                _ => return Err(Failure::Usage("there are several tenants: give --tenant".to_owned())),
+            }
+        }
+    };
+    let name = name.or(tenant.default_connection.as_deref());
+    let name =
+        name.ok_or_else(|| Failure::Usage("the tenant has no default connection: give --connection".to_owned()))?;
+    tenant.connections.get(name).map(|connection| &**connection).ok_or_else(|| {
+        let known: Vec<_> = tenant.connections.keys().map(|name| &**name).collect();
+        Failure::Usage(format!("tenant {} has no connection {name}; it has {}", tenant.id, known.join(", ")))
+    })
 }
 
 /// Waits for the first Ctrl-C or SIGTERM. They are listened for from the call on, not from the first poll: one that

@@ -57,24 +57,7 @@ impl Plan {
         let secrets = tenants::Secrets::Skip;
         let tenants = tenants::load(&settings.tenants.directory, &settings.upstream, secrets)
             .map_err(|errors| mistakes(&errors))?;
-        let tenant = match &self.tenant {
-            Some(id) => tenants.tenant(id).ok_or_else(|| Failure::Usage(format!("there is no tenant {id}")))?,
-            None => {
-                let mut all = tenants.iter();
-                match (all.next(), all.next()) {
-                    (Some(only), None) => only,
-                    (None, _) => return Err(Failure::Usage("there is no tenant".to_owned())),
-                    _ => return Err(Failure::Usage("there are several tenants: give --tenant".to_owned())),
-                }
-            }
-        };
-        let name = self.connection.as_deref().or(tenant.default_connection.as_deref());
-        let name =
-            name.ok_or_else(|| Failure::Usage("the tenant has no default connection: give --connection".to_owned()))?;
-        let connection = tenant.connections.get(name).ok_or_else(|| {
-            let known: Vec<_> = tenant.connections.keys().map(|name| &**name).collect();
-            Failure::Usage(format!("tenant {} has no connection {name}; it has {}", tenant.id, known.join(", ")))
-        })?;
+        let connection = super::connection(&tenants, self.tenant.as_deref(), self.connection.as_deref())?;
         let slots = (0..).map(Slot);
         let targets: Vec<_> = slots.zip(identifiers).map(|(slot, identifier)| Target { slot, identifier }).collect();
         let plan = connection.dialect.plan(&targets);

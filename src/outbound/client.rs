@@ -19,14 +19,21 @@ const MAX_HEADERS: usize = 64;
 
 /// What a client may do.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ClientRules {
-    pub(super) connect_ms: u64,
-    pub(super) response_ms: u64,
-    pub(super) pool_idle_ms: u64,
-    pub(super) max_idle: usize,
-    pub(super) max_response_bytes: usize,
-    pub(super) allow_private: bool,
-    pub(super) https_only: bool,
+pub struct ClientRules {
+    /// How long to wait for a connection.
+    pub connect_ms: u64,
+    /// How long to wait for a whole reply.
+    pub response_ms: u64,
+    /// How long an idle connection is kept.
+    pub pool_idle_ms: u64,
+    /// Idle connections that are kept.
+    pub max_idle: usize,
+    /// The longest body of a reply.
+    pub max_response_bytes: usize,
+    /// Whether names may lead to addresses that are not public.
+    pub allow_private: bool,
+    /// Whether plain http is refused.
+    pub https_only: bool,
 }
 
 /// The HTTP client of one connection.
@@ -38,7 +45,7 @@ pub struct Client {
 
 impl Client {
     /// Fails only where the machine has no usable TLS set-up.
-    pub(super) fn new(rules: ClientRules) -> Result<Self, String> {
+    pub fn new(rules: ClientRules) -> Result<Self, String> {
         let inner = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -59,7 +66,7 @@ impl Client {
     }
 
     /// Sends one request once, and reads its reply whole. Only a failure to connect proves that nothing was sent.
-    pub(super) async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, Lost> {
+    pub async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, Lost> {
         let request = exactly(request).ok_or_else(|| not_sent(FaultCode::UpstreamMisconfigured, false))?;
         let mut reply = self.inner.execute(request).await.map_err(|err| lost(&err, None))?;
         let status = reply.status();

@@ -7,6 +7,6 @@ mod pace;
 mod stack;
 
 pub use breaker::BreakerState;
-pub use client::Client;
+pub use client::{Client, ClientRules};
 pub use pace::{SharedPace, Turn};
 pub use stack::{Outbound, Permit, Rules, Upstream};

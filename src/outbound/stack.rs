@@ -310,12 +310,14 @@ mod tests {
         for key in ["dialect", "allow_http", "allow_private"] {
             table.remove(key);
         }
-        let dialect = (registration.open)(serde_json::to_value(table).unwrap()).unwrap();
+        let settings = serde_json::to_value(table).unwrap();
+        let dialect = (registration.open)(settings.clone()).unwrap();
         Arc::new(Connection {
             name: "c".into(),
             tenant: "acme".into(),
             registration,
             dialect: dialect.into(),
+            settings: settings.as_object().unwrap().clone(),
             base_url,
             credentials: Credentials {
                 grant: &form.grant,

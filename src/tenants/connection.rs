@@ -47,13 +47,15 @@ pub(super) fn read(field: &Field<'_>, tenant: &Arc<str>, context: &Context<'_>) 
     };
     let credentials =
         credentials.and_then(|field| credentials::read(&field, &registration.profile.auth, leave, context));
-    let dialect = open(&table, registration, base_url.is_some());
+    let opened = open(&table, registration, base_url.is_some());
     let (rate, limits, timeouts, retry) = policy;
+    let (dialect, settings) = opened?;
     Some(Connection {
         name: field.name.into(),
         tenant: tenant.clone(),
         registration,
-        dialect: dialect?,
+        dialect,
+        settings,
         base_url: base_url?.as_str().to_owned(),
         credentials: credentials?,
         allow_http: allow_http?,
@@ -115,9 +117,12 @@ fn policy(table: &Table<'_>, defaults: &Upstream) -> (Option<Rate>, Limits, Time
     (rate, limits, timeouts, policy)
 }
 
+/// A dialect, and the settings that it was bound to.
+type Opened = (Arc<dyn Dialect>, Map<String, Value>);
+
 /// Binds the dialect to its settings. It names one mistake at a time: each is put down, mended for show, and the
 /// dialect asked again, so that all of them are found.
-fn open(table: &Table<'_>, registration: &Registration, has_url: bool) -> Option<Arc<dyn Dialect>> {
+fn open(table: &Table<'_>, registration: &Registration, has_url: bool) -> Option<Opened> {
     let mut settings = Map::new();
     let mut good = has_url;
     for field in table.fields().filter(|field| !COMMON.contains(&field.name)) {
@@ -131,7 +136,7 @@ fn open(table: &Table<'_>, registration: &Registration, has_url: bool) -> Option
     let mut mended = BTreeSet::new();
     for _ in 0..MOST_MISTAKES {
         let error = match (registration.open)(Value::Object(settings.clone())) {
-            Ok(dialect) => return good.then(|| dialect.into()),
+            Ok(dialect) => return good.then(|| (dialect.into(), settings)),
             Err(error) => error,
         };
         good = false;

@@ -75,6 +75,8 @@ pub struct Connection {
     pub dialect: Arc<dyn Dialect>,
     /// Where the upstream is: the setting `base_url`, for its scheme and host.
     pub base_url: String,
+    /// The settings that the dialect was bound to, `base_url` among them. No secret stands there.
+    pub settings: serde_json::Map<String, serde_json::Value>,
     /// What it shows the upstream.
     pub credentials: Credentials,
     /// Whether plain http is allowed.

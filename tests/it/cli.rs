@@ -89,7 +89,7 @@ pub(crate) fn caller<'a>(url: &'a str, key: &'a str) -> [(&'a str, &'a str); 2] 
     [("ONEDELETE_URL", url), ("ONEDELETE_KEY", key)]
 }
 
-async fn terminate(child: &Watched) {
+pub(crate) async fn terminate(child: &Watched) {
     let pid = child.0.id().to_string();
     let sent = tokio::task::spawn_blocking(move || Command::new("kill").args(["-TERM", &pid]).status());
     assert!(sent.await.unwrap().unwrap().success());

@@ -20,6 +20,7 @@ mod idempotency;
 mod list;
 mod lookup;
 mod queue;
+mod record;
 mod refusals;
 mod scripted;
 mod smoke;

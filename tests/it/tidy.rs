@@ -35,11 +35,11 @@ const OWNERS: &[(&[&str], &[&str])] = &[
     (&["backon"], &["src/engine/backoff.rs"]),
     (&["clap", "clap_complete", "comfy_table", "csv", "indicatif"], &["src/cli/"]),
     (&["config"], &["src/settings.rs", "src/settings/"]),
-    (&["form_urlencoded"], &["src/api/"]),
+    (&["form_urlencoded"], &["src/api/", "src/record/"]),
     (&["governor"], &["src/outbound/pace.rs"]),
     (&["hashbrown", "siphasher"], &["src/api/submission.rs"]),
-    // The mocks are servers too.
-    (&["hyper", "hyper_util"], &["src/mock/", "src/server/"]),
+    // The mocks are servers too, and so is what stands before an upstream to record it.
+    (&["hyper", "hyper_util"], &["src/mock/", "src/record/", "src/server/"]),
     (&["jsonwebtoken"], &["src/outbound/credentials.rs"]),
     (&["metrics", "metrics_exporter_prometheus", "tracing_subscriber"], &["src/telemetry.rs"]),
     // The command line is a client of the gateway.
@@ -61,7 +61,7 @@ const OWNERS: &[(&[&str], &[&str])] = &[
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("main", &[]),
     ("lib", &[]),
-    ("cli", &["api::sha256_hex", "app", "clock", "mock", "settings", "telemetry", "tenants"]),
+    ("cli", &["api::sha256_hex", "app", "clock", "mock", "record", "settings", "telemetry", "tenants"]),
     ("app", &["api", "clock", "desk", "engine", "outbound", "server", "settings", "store", "telemetry", "tenants"]),
     ("server", &["api", "engine::driver", "telemetry"]),
     ("api", &["clock", "desk", "engine", "outbound::BreakerState", "store", "telemetry", "tenants"]),
@@ -91,6 +91,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("settings", &[]),
     ("clock", &["engine::Moment"]),
     ("mock", &[]),
+    ("record", &["outbound::Client", "outbound::ClientRules", "tenants::Connection", "tenants::CredentialValue"]),
 ];
 
 /// Words of a workplace. Who reads the project later knows nothing of it.

@@ -13,11 +13,12 @@ use http::{Method, Request, Response, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::contract::{Call, Evidence, Fault, FaultCode, Finding, IdentifierKind, Plan, Processed, Reading, Target};
+use crate::contract::{Call, Evidence, Fault, FaultCode, Finding, Identifier, IdentifierKind, Plan, Processed, Reading, Target};
 use crate::dialect::{
     AuthScheme, CredentialForm, Dialect, Grant, IdentifierRule, Member, Profile, Registration, Roster, SettingsError,
-    SignIn, batch_size, read_settings,
+    SignIn, batch_size, body_of_route, read_settings,
 };
+use crate::reply::Object;
 use crate::url::BaseUrl;
 use crate::{grammar, reply};
 
@@ -31,6 +32,7 @@ base_url = "https://toys.example.com/v1"
 credentials = { token = "plain:toy-demo-token" }
 "#,
     double: double::new,
+    fixtures: &[include_str!("fixtures/exchanges.json")],
 };
 
 static PROFILE: Profile = Profile {
@@ -94,6 +96,11 @@ impl Dialect for Toy {
             StatusCode::BAD_REQUEST => Reading::turned_away(FaultCode::UpstreamValidation, reply),
             _ => reply::by_status(reply),
         }
+    }
+
+    fn contacts_of(&self, request: &Request<Bytes>) -> Option<Vec<Identifier>> {
+        let body: Object<wire::Asked> = body_of_route(request, &Method::DELETE, &self.uri)?;
+        PROFILE.ids(body.0.toys)
     }
 
     fn max_contacts_per_call(&self) -> usize {

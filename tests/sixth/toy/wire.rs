@@ -20,6 +20,12 @@ pub(super) fn to_json(targets: &[Target]) -> Bytes {
     serde_json::to_vec(&Request { toys }).unwrap_or_default().into()
 }
 
+/// The request's body, read back.
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    pub(super) toys: Vec<String>,
+}
+
 /// `{"toys":[{"name":"…","state":"gone"}]}`
 #[derive(Deserialize)]
 pub(super) struct Response<'a> {
