@@ -2,6 +2,12 @@
 //!
 //! The client is a plain blocking socket on the test's own thread; the mock runs on the runtime's other one.
 
+mod checks;
+mod faults;
+mod fleet;
+mod json;
+mod rules;
+
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
@@ -30,9 +36,15 @@ impl Scene {
 
     /// A call for one contact, which the upstream holds, with the credential in it. `n` tells contacts apart.
     fn call(&self, n: usize) -> Call {
-        let identifier = some_id(self.registration, n);
-        self.mock.seed(&identifier, false);
-        let mut call = self.dialect.plan(&[Target { slot: Slot(0), identifier }]).calls.remove(0);
+        self.call_for(&[some_id(self.registration, n)])
+    }
+
+    /// A call for these contacts, as many of them as the dialect puts into one.
+    fn call_for(&self, identifiers: &[Identifier]) -> Call {
+        identifiers.iter().for_each(|identifier| self.mock.seed(identifier, false));
+        let targets = (0..).map(Slot).zip(identifiers);
+        let targets: Vec<_> = targets.map(|(slot, each)| Target { slot, identifier: each.clone() }).collect();
+        let mut call = self.dialect.plan(&targets).calls.remove(0);
         let ask = |request| read(&send(&self.mock, &request).unwrap()).unwrap();
         let connection = self.mock.connection_toml();
         call.request = with_credential(self.registration, &*self.dialect, &connection, call.request, ask);
@@ -49,6 +61,12 @@ impl Scene {
 
     fn last(&self) -> Entry {
         self.mock.journal().pop().unwrap()
+    }
+
+    /// Sends a call, and returns what the dialect makes of the reply.
+    fn findings(&self, call: &Call) -> Vec<Finding> {
+        let reply = reply_of(&self.mock, &call.request);
+        self.dialect.interpret(call, &reply).findings(call)
     }
 }
 

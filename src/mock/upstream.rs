@@ -4,24 +4,34 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use adapters::{Account, Double, Grant, Registration, SettingsError};
+use adapters::{Account, Asked, Double, Grant, Identifier, Registration, SettingsError};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, StatusCode};
 use tokio::sync::watch;
 
-use super::fault::{Fault, Step, empty};
-use super::journal::{Entry, Journal};
+use super::effect::{Effect, Stage, Step, empty};
+use super::fault::Fault;
+use super::journal::{Entry, Journal, Kind};
+use super::latency::Sampler;
+use super::limits::{Limits, Window};
+use super::rule::Rules;
+use super::scenario::Script;
 
 /// Keys of a connection that the gateway reads; what is left are the dialect's own settings.
 const GATEWAY_KEYS: [&str; 4] = ["dialect", "credentials", "allow_http", "allow_private"];
 
+/// Says the time in milliseconds since 1970-01-01 UTC.
 pub(super) type Clock = Box<dyn Fn() -> u64 + Send + Sync>;
 
 pub(super) struct Upstream {
+    pub(super) registration: &'static Registration,
     pub(super) sign_in_paths: Vec<String>,
-    now_s: Clock,
+    /// The limits that a reset goes back to.
+    limits: Option<Limits>,
+    now_ms: Clock,
     arrived: watch::Sender<usize>,
     state: Mutex<State>,
 }
@@ -30,68 +40,95 @@ pub(super) struct Upstream {
 pub(super) struct State {
     pub(super) double: Box<dyn Double>,
     pub(super) journal: Journal,
+    pub(super) script: Script,
     pub(super) queued: VecDeque<Fault>,
+    pub(super) rules: Rules,
     pub(super) always: Option<Fault>,
+    pub(super) latency: Option<Sampler>,
+    pub(super) window: Window,
+    /// Counts resets: an answer that comes late belongs to the journal that its request stood in.
+    resets: u64,
 }
 
 /// A request's number, and what is left to do about it.
 pub(super) struct Taken {
     pub(super) n: usize,
     pub(super) step: Step,
+    /// The time before the answer.
+    pub(super) wait: Duration,
+    resets: u64,
 }
 
 impl Upstream {
     /// `connection` is the registration's example. Fails if the dialect does not open it.
     pub(super) fn new(
-        registration: &Registration,
+        registration: &'static Registration,
         connection: &toml::Table,
-        now_s: Clock,
+        limits: Option<Limits>,
+        now_ms: Clock,
     ) -> Result<Self, SettingsError> {
-        let state = State {
-            double: (registration.double)(),
-            journal: Journal::default(),
-            queued: VecDeque::new(),
-            always: None,
-        };
         Ok(Self {
+            registration,
             sign_in_paths: sign_in_paths(registration, connection)?,
-            now_s,
+            limits,
+            now_ms,
             arrived: watch::Sender::new(0),
-            state: Mutex::new(state),
+            state: Mutex::new(State::new(registration, limits, 0)),
         })
     }
 
     /// Carries a request out, or lets its fault decide. Without a body it was larger than the mock takes.
     pub(super) fn take(&self, head: Parts, body: Option<Bytes>) -> Taken {
-        let sign_in = self.sign_in_paths.iter().any(|path| path == head.uri.path());
+        let at_ms = (self.now_ms)();
+        let is_too_large = body.is_none();
+        let request = Request::from_parts(head, body.unwrap_or_default());
         let mut state = self.state();
-        let State { double, journal, queued, always } = &mut *state;
-        let mut deleted = Vec::new();
-        let (request, step) = match body {
-            None => (Request::from_parts(head, Bytes::new()), Step::Answer(empty(StatusCode::PAYLOAD_TOO_LARGE))),
-            Some(body) => {
-                let request = Request::from_parts(head, body);
-                let fault = if sign_in { None } else { queued.pop_front().or_else(|| always.clone()) };
-                let step = Step::of(fault, || {
-                    let answer = double.answer(&request, (self.now_s)());
-                    deleted = answer.deleted;
-                    answer.response
-                });
-                (request, step)
-            }
+        let (mut kind, asked) = self.kind(&*state.double, &request);
+        let sign_in = kind == Kind::SignIn;
+        let mut fault = None;
+        let effect = if is_too_large {
+            Effect::answer(empty(StatusCode::PAYLOAD_TOO_LARGE))
+        } else if let Err(wait_s) = if sign_in { Ok(()) } else { state.window.take(at_ms) } {
+            kind = Kind::Throttled;
+            Effect::answer(state.double.throttled(wait_s))
+        } else {
+            let profile = self.registration.profile;
+            fault = state.fault(kind, &asked, self.registration);
+            let double = &mut *state.double;
+            let stage = Stage { double, profile, request: &request, asked: &asked, now_s: at_ms / 1_000 };
+            stage.play(fault.as_ref())
         };
+        let Effect { step, deleted, applied, mut wait } = effect;
+        wait = wait.saturating_add(state.latency.as_mut().map_or(Duration::ZERO, Sampler::draw));
         let (head, body) = request.into_parts();
         let path = head.uri.path_and_query().map_or_else(String::new, ToString::to_string);
-        let status = step.status();
-        let (method, headers) = (head.method, head.headers);
-        let n = journal.push(Entry { n: 0, method, path, headers, body, sign_in, status, deleted });
+        let n = state.journal.push(Entry {
+            n: 0,
+            at_ms,
+            kind,
+            method: head.method,
+            path,
+            headers: head.headers,
+            body,
+            sign_in,
+            asked,
+            deleted,
+            fault_applied: fault.is_some() && applied,
+            fault: fault.as_ref().map(Fault::name),
+            status: step.status().filter(|_| wait.is_zero()),
+        });
         self.arrived.send_replace(n);
-        Taken { n, step }
+        Taken { n, step, wait, resets: state.resets }
     }
 
     /// Puts down that a late answer was given.
-    pub(super) fn answered(&self, n: usize, status: u16) {
-        self.state().journal.answered(n, status);
+    pub(super) fn answered(&self, taken: &Taken) {
+        let mut state = self.state();
+        if let Some(status) = taken.step.status()
+            && state.resets == taken.resets
+        {
+            state.journal.answered(taken.n, status);
+        }
     }
 
     /// Waits until so many requests have arrived since the start.
@@ -100,9 +137,57 @@ impl Upstream {
         let _ = self.arrived.subscribe().wait_for(|count| *count >= n).await;
     }
 
+    /// As it was at the start.
+    pub(super) fn reset(&self) {
+        let mut state = self.state();
+        *state = State::new(self.registration, self.limits, state.resets + 1);
+        self.arrived.send_replace(0);
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         // A double that panicked took its connection along; the others still get an answer.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kind(&self, double: &dyn Double, request: &Request<Bytes>) -> (Kind, Vec<Identifier>) {
+        match double.asked(request) {
+            Asked::Delete(contacts) => (Kind::Delete, contacts),
+            Asked::SignIn => (Kind::SignIn, Vec::new()),
+            _ if self.sign_in_paths.iter().any(|path| path == request.uri().path()) => (Kind::SignIn, Vec::new()),
+            Asked::Read => (Kind::Read, Vec::new()),
+            Asked::Other => (Kind::Other, Vec::new()),
+        }
+    }
+}
+
+impl State {
+    fn new(registration: &Registration, limits: Option<Limits>, resets: u64) -> Self {
+        let double = (registration.double)();
+        let limit = limits.and_then(|limits| limits.at(&*double));
+        Self {
+            double,
+            journal: Journal::default(),
+            script: Script::default(),
+            queued: VecDeque::new(),
+            rules: Rules::default(),
+            always: None,
+            latency: None,
+            window: Window::of(limit),
+            resets,
+        }
+    }
+
+    /// The fault that a request meets with: the scenario's, a queued one, a rule's, or that of all.
+    fn fault(&mut self, kind: Kind, asked: &[Identifier], registration: &Registration) -> Option<Fault> {
+        let ruled = self.rules.find(kind, asked, registration.profile);
+        let scripted = if kind == Kind::Delete { self.script.next() } else { None };
+        let is_sign_in = kind == Kind::SignIn;
+        let fault = scripted
+            .or_else(|| if is_sign_in { None } else { self.queued.pop_front() })
+            .or_else(|| self.rules.apply(ruled?))
+            .or_else(|| if is_sign_in { None } else { self.always.clone() });
+        // The plain answer is no fault.
+        fault.filter(|fault| *fault != Fault::Plain)
     }
 }
 

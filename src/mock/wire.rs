@@ -1,17 +1,22 @@
-//! HTTP for one connection: bounded requests in, whole or cut replies out.
+//! HTTP for one connection: bounded requests in, whole, slow or cut replies out.
 //!
 //! What a reply says is not decided here.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::error::Error;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Request, Response};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -19,45 +24,82 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 
-use super::fault::Step;
+use super::effect::{Step, empty};
+use super::socket::Socket;
 use super::upstream::Upstream;
 
 /// The largest request body, in bytes. A larger one is answered with 413.
 pub(super) const MAX_BODY_BYTES: usize = 1 << 20;
 
+/// Where the requests of an address go.
+pub(super) enum Door {
+    /// All to one upstream.
+    One(Arc<Upstream>),
+    /// Each to the upstream that the first part of its path names; that part is then taken away.
+    Named(BTreeMap<String, Arc<Upstream>>),
+}
+
 /// Answers the requests of one connection, one after the other, until either side closes it.
-pub(super) async fn serve(stream: TcpStream, upstream: Arc<Upstream>) {
+pub(super) async fn serve(stream: TcpStream, door: Arc<Door>) {
     // Without it a small reply may wait for the client's acknowledgement. It only costs time, so failing is no matter.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| answer(Arc::clone(&upstream), request));
+    let reset = Arc::new(AtomicBool::new(false));
+    let socket = TokioIo::new(Socket::new(stream, Arc::clone(&reset)));
+    let service = service_fn(move |request| answer(Arc::clone(&door), Arc::clone(&reset), request));
     // The timer lets hyper end a connection whose request head does not come.
-    let connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+    let connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(socket, service);
     // A connection that breaks is what faults are for; the journal says what became of its requests.
     let _ = connection.await;
 }
 
-/// The reply to one request. An error closes the connection without one.
-async fn answer(upstream: Arc<Upstream>, request: Request<Incoming>) -> io::Result<Response<Reply>> {
-    let (head, body) = request.into_parts();
+/// The reply to one request. An error closes the connection without one, by a TCP reset if `reset` was set.
+async fn answer(door: Arc<Door>, reset: Arc<AtomicBool>, request: Request<Incoming>) -> io::Result<Response<Reply>> {
+    let (mut head, body) = request.into_parts();
     let body = match read(body).await {
         Ok(body) => Some(body),
         Err(err) if err.is::<LengthLimitError>() => None,
         Err(_) => return Err(hung_up()),
     };
+    let Some(upstream) = door.lead(&mut head) else { return Ok(empty(StatusCode::NOT_FOUND).map(Reply::whole)) };
     let taken = upstream.take(head, body);
+    if !taken.wait.is_zero() {
+        tokio::time::sleep(taken.wait).await;
+        upstream.answered(&taken);
+    }
     match taken.step {
         Step::Answer(reply) => Ok(reply.map(Reply::whole)),
+        Step::Drip(time, reply) => Ok(reply.map(|data| Reply::drip(time, data))),
         Step::Cut(reply) => Ok(cut(reply)),
-        Step::Late(time, reply) => {
-            tokio::time::sleep(time).await;
-            upstream.answered(taken.n, reply.status().as_u16());
-            Ok(reply.map(Reply::whole))
-        }
         Step::HangUp => Err(hung_up()),
+        Step::Reset => {
+            reset.store(true, Ordering::Relaxed);
+            Err(hung_up())
+        }
         Step::Never => {
             let never: Infallible = std::future::pending().await;
             match never {}
+        }
+    }
+}
+
+impl Door {
+    /// Whom a request is for; `None` if its path names nobody.
+    fn lead(&self, head: &mut Parts) -> Option<&Upstream> {
+        match self {
+            Self::One(upstream) => Some(upstream),
+            Self::Named(upstreams) => {
+                let whole = head.uri.path_and_query()?.as_str().strip_prefix('/')?;
+                let end = whole.find(['/', '?']).unwrap_or(whole.len());
+                let (name, rest) = whole.split_at(end);
+                let upstream = upstreams.get(name)?;
+                let rest = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
+                let mut parts = head.uri.clone().into_parts();
+                parts.path_and_query = Some(PathAndQuery::try_from(rest).ok()?);
+                head.uri = http::Uri::from_parts(parts).ok()?;
+                Some(upstream)
+            }
         }
     }
 }
@@ -93,12 +135,23 @@ struct Reply {
 
 enum End {
     Proper,
-    CutOff { flushed: bool },
+    CutOff {
+        flushed: bool,
+    },
+    /// With this time before each byte.
+    Dripping {
+        time: Duration,
+        pause: Pin<Box<Sleep>>,
+    },
 }
 
 impl Reply {
     fn whole(data: Bytes) -> Self {
         Self { data, end: End::Proper }
+    }
+
+    fn drip(time: Duration, data: Bytes) -> Self {
+        Self { data, end: End::Dripping { time, pause: Box::pin(tokio::time::sleep(time)) } }
     }
 }
 
@@ -106,13 +159,24 @@ impl Body for Reply {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let data = std::mem::take(&mut self.data);
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let Self { data, end } = self.get_mut();
         if !data.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(data))));
+            let some = match end {
+                End::Dripping { time, pause } => {
+                    if pause.as_mut().poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    let next = pause.deadline().checked_add(*time).unwrap_or(pause.deadline());
+                    pause.as_mut().reset(next);
+                    data.split_to(1)
+                }
+                End::Proper | End::CutOff { .. } => std::mem::take(data),
+            };
+            return Poll::Ready(Some(Ok(Frame::data(some))));
         }
-        match &mut self.end {
-            End::Proper => Poll::Ready(None),
+        match end {
+            End::Proper | End::Dripping { .. } => Poll::Ready(None),
             // hyper sends what it has when a body has to wait. An error right away would take that along.
             End::CutOff { flushed } if !*flushed => {
                 *flushed = true;
@@ -124,12 +188,12 @@ impl Body for Reply {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.end, End::Proper) && self.data.is_empty()
+        !matches!(self.end, End::CutOff { .. }) && self.data.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
         match self.end {
-            End::Proper => SizeHint::with_exact(self.data.len() as u64),
+            End::Proper | End::Dripping { .. } => SizeHint::with_exact(self.data.len() as u64),
             End::CutOff { .. } => SizeHint::default(),
         }
     }

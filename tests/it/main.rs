@@ -19,6 +19,7 @@ mod hostile;
 mod idempotency;
 mod list;
 mod lookup;
+mod mock;
 mod queue;
 mod record;
 mod refusals;

@@ -31,7 +31,7 @@ const IMPURE_CRATES: &[&str] =
 
 /// Crates, and the only places that may name them: whoever wants to replace one finds it in one place.
 const OWNERS: &[(&[&str], &[&str])] = &[
-    (&["axum"], &["src/api/", "src/server/"]),
+    (&["axum"], &["src/api/", "src/mock/control", "src/server/"]),
     (&["backon"], &["src/engine/backoff.rs"]),
     (&["clap", "clap_complete", "comfy_table", "csv", "indicatif"], &["src/cli/"]),
     (&["config"], &["src/settings.rs", "src/settings/"]),
