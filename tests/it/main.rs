@@ -13,6 +13,7 @@ mod dialects;
 mod documents;
 mod durability;
 mod events;
+mod fault_table;
 mod faults;
 mod front;
 mod hostile;
