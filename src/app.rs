@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::pace::LedgerPace;
-use crate::api::{self, Api, BodyLimits, Streams};
+use crate::api::{self, Api, BodyLimits, Entry, Streams};
 use crate::desk::Desk;
 use crate::engine::driver::{Bounds, Engine, Routes};
 use crate::outbound::{Outbound, Rules, SharedPace};
@@ -57,11 +57,9 @@ impl Gateway {
     /// Opens the store, takes up what an earlier process left unfinished, and listens.
     pub async fn start(settings: &Settings, tenants: Tenants) -> Result<Self, StartError> {
         crate::telemetry::count();
-        let listen = |address| async move {
-            server::bind(address).await.map_err(|source| StartError::Listen { address, source })
-        };
-        let (public_listener, public) = listen(settings.server.listen).await?;
-        let (admin_listener, admin) = listen(settings.server.admin_listen).await?;
+        let listen = |address| server::bind(address).map_err(|source| StartError::Listen { address, source });
+        let (public_listener, public) = listen(settings.server.listen)?;
+        let (admin_listener, admin) = listen(settings.server.admin_listen)?;
         let ledger = ledger::open(settings).await?;
         let telling = TaskTracker::new();
         let pace = ledger.lease().map(|_| -> Arc<dyn SharedPace> {
@@ -96,6 +94,7 @@ impl Gateway {
         let stopping = CancellationToken::new();
         let api = Api {
             desk,
+            entry: Arc::new(Entry::new(settings.server.max_wrong_keys_per_min)),
             engine: Arc::clone(&engine),
             limits: limits(settings),
             streams: Arc::new(Streams::new(settings.deletions.max_streams)),
@@ -103,7 +102,7 @@ impl Gateway {
             stopping: stopping.clone(),
         };
         let routes = api::routes(api);
-        let routes = server::guarded(routes, settings.server.max_requests_in_flight, settings.server.max_uri_bytes);
+        let routes = server::guarded(routes, settings.server.max_requests_in_flight);
         let admin_routes = server::admin_routes(Arc::clone(&engine), stopping.clone());
         let listeners = TaskTracker::new();
         let allowed = listener_limits(settings);
@@ -175,9 +174,13 @@ fn listener_limits(settings: &Settings) -> ListenerLimits {
     ListenerLimits {
         max_connections: settings.server.max_connections,
         max_connections_per_address: settings.server.max_connections_per_address,
+        max_uri_bytes: settings.server.max_uri_bytes,
         max_headers: settings.server.max_headers,
         max_header_bytes: settings.server.max_header_bytes,
         header_timeout_ms: settings.server.header_timeout_ms,
+        idle_timeout_ms: settings.server.idle_timeout_ms,
+        write_timeout_ms: settings.server.write_timeout_ms,
+        min_answer_bytes_per_s: settings.server.min_answer_bytes_per_s,
         drain_ms: settings.server.drain_ms,
     }
 }

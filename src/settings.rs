@@ -70,12 +70,20 @@ pub struct Server {
     pub max_header_bytes: usize,
     /// A JSON body, in bytes; at most 67,108,864.
     pub max_body_bytes: usize,
-    /// Milliseconds for a request's head and for an idle connection; at most 60,000.
+    /// Milliseconds for a request's head; at most 60,000.
     pub header_timeout_ms: u64,
+    /// Milliseconds that a connection is kept without a request; at most 600,000.
+    pub idle_timeout_ms: u64,
     /// Milliseconds for a whole body; at most 600,000.
     pub body_timeout_ms: u64,
     /// The slowest body in bytes a second, after 2 s; 0 is no limit.
     pub min_body_bytes_per_s: u64,
+    /// Milliseconds after which a caller has to go who reads nothing of an answer; at most 600,000.
+    pub write_timeout_ms: u64,
+    /// The slowest reader of an answer in bytes a second, after 2 s; 0 is no limit.
+    pub min_answer_bytes_per_s: u64,
+    /// Wrong keys from one address in a minute; 0 is no limit, at most 1,000,000.
+    pub max_wrong_keys_per_min: u32,
     /// Requests in flight; at most 100,000.
     pub max_requests_in_flight: usize,
     /// Milliseconds that a stopping gateway leaves running requests and calls; at most 600,000.

@@ -3,12 +3,13 @@
 //! Known is only each key's SHA-256. Every refusal is the same answer, whatever was wrong.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 
-use super::{Api, Problem, problem};
+use super::{Api, Peer, Problem, problem};
 use crate::tenants::{Access, Connection, Key};
 
 /// The shortest key, in characters.
@@ -26,13 +27,26 @@ impl FromRequestParts<Api> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let key = presented(parts).and_then(|text| {
-            let sha256 = sha256(text.as_bytes());
+        // Whoever shows nothing guesses nothing.
+        let peer = parts.extensions.get::<Peer>().copied().filter(|_| parts.headers.contains_key(AUTHORIZATION));
+        let sha256 = presented(parts).map(|text| sha256(text.as_bytes()));
+        if let Some(wait) = peer.and_then(|peer| api.entry.locked_out(peer, sha256.as_ref())) {
+            return Err(Problem::new(&problem::TOO_MANY_WRONG_KEYS).retry_after(whole_seconds(wait)));
+        }
+        let key = sha256.and_then(|sha256| {
             let key = api.desk.tenants().key(&sha256)?;
             // The map has found it by its hash; comparing once more in constant time costs nothing.
             aws_lc_rs::constant_time::verify_slices_are_equal(&sha256, &key.sha256).ok().map(|()| key.clone())
         });
-        key.map(|key| Self { key }).ok_or_else(|| Problem::new(&problem::UNAUTHENTICATED))
+        let Some(key) = key else {
+            peer.inspect(|peer| api.entry.wrong(*peer));
+            return Err(Problem::new(&problem::UNAUTHENTICATED));
+        };
+        peer.inspect(|peer| api.entry.right(*peer, &key.sha256));
+        match key.rate.map_or(Ok(()), |rate| api.entry.request(&key.sha256, rate)) {
+            Ok(()) => Ok(Self { key }),
+            Err(wait) => Err(Problem::new(&problem::RATE_LIMITED).retry_after(whole_seconds(wait))),
+        }
     }
 }
 
@@ -50,6 +64,11 @@ impl Caller {
             Access::Read => Err(Problem::new(&problem::FORBIDDEN)),
         }
     }
+}
+
+/// As `Retry-After` has it: never too short.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
 fn presented(parts: &Parts) -> Option<&str> {

@@ -10,7 +10,7 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
 
 use super::auth::Caller;
@@ -57,9 +57,7 @@ pub(super) async fn create(State(api): State<Api>, caller: Caller, request: Requ
 }
 
 async fn create_from_json(api: &Api, caller: &Caller, parts: &Parts, content: Body) -> Result<Response, Problem> {
-    if parts.uri.query().is_some() {
-        return Err(Problem::invalid("?", "unknown_parameter", "this request has no query parameters"));
-    }
+    refuse_query(&parts.uri)?;
     let text = body::read(&parts.headers, content, api.limits.body).await?;
     let request = request::parse(&text)?;
     drop(text);
@@ -157,9 +155,12 @@ pub(super) async fn shorthand(
     State(api): State<Api>,
     caller: Caller,
     path: Result<Path<(String, String)>, PathRejection>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.may_delete()?;
+    // Whoever writes `?dry_run=true` here must not have deleted.
+    refuse_query(&uri)?;
     if body::is_announced(&headers) {
         return Err(Problem::invalid("", "body_not_allowed", "this request takes no body"));
     }
@@ -179,6 +180,13 @@ pub(super) async fn shorthand(
         None => answer_as_it_stands(&api, &caller, carried.id, &preferences).await,
     };
     Ok(carried.mark(response))
+}
+
+fn refuse_query(uri: &Uri) -> Result<(), Problem> {
+    match uri.query() {
+        None => Ok(()),
+        Some(_) => Err(Problem::invalid("?", "unknown_parameter", "this request has no query parameters")),
+    }
 }
 
 /// What a caller prefers (RFC 7240, section 4): how long to wait for the answer.

@@ -4,6 +4,7 @@ mod auth;
 mod body;
 mod connections;
 mod deletions;
+mod entry;
 mod events;
 mod idempotency;
 mod lookup;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use auth::{sha256_hex, short_hash};
 pub use body::BodyLimits;
+pub use entry::{Entry, Peer};
 pub use problem::Problem;
 
 use crate::desk::Desk;
@@ -38,6 +40,8 @@ use crate::engine::driver::Engine;
 pub struct Api {
     /// Tenants and upstreams.
     pub desk: Arc<Desk>,
+    /// How often who may ask.
+    pub entry: Arc<Entry>,
     /// What carries deletions out.
     pub engine: Arc<Engine>,
     /// What a request may be.

@@ -45,6 +45,8 @@ kinds! {
         "The `Allow` header lists the methods that it takes.";
     REQUEST_TIMEOUT "request_timeout" REQUEST_TIMEOUT "The body did not arrive in time."
         "Send the body at once and without long pauses.";
+    HEADERS_TOO_LARGE "headers_too_large" REQUEST_HEADER_FIELDS_TOO_LARGE "The header lines are too many or too long."
+        "Send fewer headers, and shorter ones.";
     TOO_LARGE "too_large" PAYLOAD_TOO_LARGE "The body is too large."
         "Split the contacts over several deletions.";
     TOO_MANY_CONTACTS "too_many_contacts" PAYLOAD_TOO_LARGE "There are too many contacts in one deletion."
@@ -55,6 +57,10 @@ kinds! {
         "This tenant asks for an `Idempotency-Key` with every deletion. Send a new one with each new request.";
     KEY_REUSED "idempotency_key_reused" UNPROCESSABLE_ENTITY "The idempotency key was used for another request."
         "Send a new key with a new request, and the same key only with the same contacts, connection and options.";
+    RATE_LIMITED "rate_limited" TOO_MANY_REQUESTS "The key is used too often."
+        "Try again after the time in `Retry-After`. The key's `rate` in the tenant's file says how often it may be used.";
+    TOO_MANY_WRONG_KEYS "too_many_wrong_keys" TOO_MANY_REQUESTS "Too many wrong keys came from this address."
+        "Try again after the time in `Retry-After`, with a key that is right. Until then none is looked at.";
     OVERLOADED "overloaded" SERVICE_UNAVAILABLE "The gateway has too much to do."
         "Try again after the time in `Retry-After`. Nothing was sent.";
     STOPPING "stopping" SERVICE_UNAVAILABLE "The gateway is stopping."

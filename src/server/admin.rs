@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{HeaderValue, StatusCode, header};
 use tokio_util::sync::CancellationToken;
 
+use super::stack::refuse;
 use crate::engine::driver::Engine;
 use crate::telemetry;
 
@@ -24,6 +26,7 @@ pub fn routes(engine: Arc<Engine>, stopping: CancellationToken) -> Router {
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .layer(from_fn(refuse))
         .with_state(Admin { engine, stopping })
 }
 

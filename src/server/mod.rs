@@ -1,9 +1,14 @@
 //! The listeners: accept, count, time out, drain. What a request means is the router's.
 //!
 //! The accept loop is our own on hyper, because only there connections can be counted before anything is read from
-//! them, and slow ones be closed.
+//! them, be read strictly, and slow ones be closed.
 
 mod admin;
+mod chunks;
+mod conversation;
+mod door;
+mod gate;
+mod head;
 mod stack;
 
 use std::collections::HashMap;
@@ -14,16 +19,21 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use admin::routes as admin_routes;
 pub use stack::guarded;
+
+use crate::api::Peer;
+use conversation::{Conversation, Patience, Watched};
+use door::Door;
+use gate::Gate;
+use head::HeadLimits;
 
 /// What a listener allows.
 #[derive(Debug, Clone, Copy)]
@@ -32,12 +42,20 @@ pub struct ListenerLimits {
     pub max_connections: usize,
     /// Of them, from one address.
     pub max_connections_per_address: usize,
+    /// Bytes of a request target.
+    pub max_uri_bytes: usize,
     /// Header lines in a request.
     pub max_headers: usize,
-    /// Bytes of a request's head.
+    /// Bytes of a request's header lines.
     pub max_header_bytes: usize,
-    /// For a request's head, and for the pause between two requests.
+    /// For a request's head.
     pub header_timeout_ms: u64,
+    /// For the pause between two requests.
+    pub idle_timeout_ms: u64,
+    /// For a caller who reads nothing of an answer.
+    pub write_timeout_ms: u64,
+    /// Bytes of an answer that a caller must take in a second, after two seconds of waiting for it; 0 is any pace.
+    pub min_answer_bytes_per_s: u64,
     /// How long running requests may take to end once the listener stops.
     pub drain_ms: u64,
 }
@@ -48,11 +66,22 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ListenerLimits
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(limits.max_connections));
     let addresses = Arc::new(Addresses::default());
+    let heads = HeadLimits {
+        max_uri_bytes: limits.max_uri_bytes,
+        max_header_bytes: limits.max_header_bytes,
+        max_headers: limits.max_headers,
+    };
+    let patience = Patience {
+        header: Duration::from_millis(limits.header_timeout_ms),
+        idle: Duration::from_millis(limits.idle_timeout_ms),
+        write: Duration::from_millis(limits.write_timeout_ms),
+        min_answer_bytes_per_s: limits.min_answer_bytes_per_s,
+    };
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(limits.header_timeout_ms))
+    // The gate has refused what is longer, and the conversation who is slower.
+    http.header_read_timeout(None)
         .max_headers(limits.max_headers)
-        .max_buf_size(limits.max_header_bytes.max(8_192));
+        .max_buf_size((limits.max_header_bytes + limits.max_uri_bytes + ROOM).max(8_192));
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -67,14 +96,18 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ListenerLimits
                 continue;
             }
         };
-        let Some(guest) = addresses.enter(peer.ip(), limits.max_connections_per_address) else { continue };
+        let Some(guest) = addresses.enter(Peer(peer.ip()).network(), limits.max_connections_per_address) else {
+            continue;
+        };
         // A socket that cannot be set up is one that is gone.
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone());
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let conversation = Conversation::new(patience);
+        let gate = Gate::new(stream, heads, Arc::clone(&conversation));
+        let door = Door::new(router.clone(), peer.ip(), Arc::clone(&conversation));
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(gate), door));
         connections.spawn(async move {
             // How a connection ends is the peer's affair: a reset, a timeout, or in order.
-            let _ = connection.await;
+            Watched::new(connection, conversation).await;
             drop((place, guest));
         });
     }
@@ -89,9 +122,24 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ListenerLimits
     }
 }
 
+/// What a request line has besides its target, and an end.
+const ROOM: usize = 1_024;
+
+/// What the kernel keeps of an answer for a caller who does not read. A tenth of a second of it is 10 Mbit/s.
+const SEND_BUFFER: u32 = 128 * 1_024;
+
+/// Connections that the kernel keeps for us until there is a place for them.
+const BACKLOG: u32 = 1_024;
+
 /// The address that a listener got.
-pub async fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(address).await?;
+pub fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    // What is accepted has it from here.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.bind(address)?;
+    let listener = socket.listen(BACKLOG)?;
     let bound = listener.local_addr()?;
     Ok((listener, bound))
 }

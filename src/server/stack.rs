@@ -7,7 +7,7 @@ use axum::error_handling::HandleErrorLayer;
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderName, HeaderValue, Method};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -15,13 +15,14 @@ use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tracing::Instrument;
 
+use super::head::{self, Flaw};
 use crate::api::{Problem, problem};
 use crate::telemetry;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Wraps the public routes.
-pub fn guarded(routes: Router, max_requests_in_flight: usize, max_uri_bytes: usize) -> Router {
+pub fn guarded(routes: Router, max_requests_in_flight: usize) -> Router {
     let shed = ServiceBuilder::new()
         // Turned away before any work, when too much is under way. The limit is one for all routes.
         .layer(HandleErrorLayer::new(|_: tower::BoxError| async {
@@ -46,8 +47,8 @@ pub fn guarded(routes: Router, max_requests_in_flight: usize, max_uri_bytes: usi
         // A bug in a handler is that request's problem, and says nothing of what was sent.
         .layer(CatchPanicLayer::custom(|_| Problem::unsaid(&problem::INTERNAL).into_response()))
         .layer(shed)
-        // What HTTP allows and no honest client sends.
-        .layer(from_fn(move |request, next| guard(request, next, max_uri_bytes)));
+        // What the gate has found to be no proper request.
+        .layer(from_fn(refuse));
     routes.layer(stack)
 }
 
@@ -90,28 +91,11 @@ fn is_request_id(value: &HeaderValue) -> bool {
     (1..=128).contains(&value.len()) && value.as_bytes().iter().all(plain)
 }
 
-/// Requests that are a way to be misunderstood (RFC 9112, sections 3.2 and 6.1).
-async fn guard(request: Request, next: Next, max_uri_bytes: usize) -> Response {
-    let headers = request.headers();
-    let wrong = |code, message: &str| Problem::invalid("", code, message).into_response();
-    if headers.get_all(HOST).iter().count() != 1 {
-        return wrong("host", "there must be exactly one Host header");
+/// Answers what did not come through the gate. Nothing of it is here but what was wrong with it.
+pub(super) async fn refuse(request: Request, next: Next) -> Response {
+    match request.extensions().get::<Flaw>() {
+        None => next.run(request).await,
+        Some(&head::HEADERS_TOO_LARGE) => Problem::new(&problem::HEADERS_TOO_LARGE).into_response(),
+        Some(flaw) => Problem::invalid("", flaw.code, flaw.message).into_response(),
     }
-    if request.uri().authority().is_some() || request.uri().path() == "*" {
-        return wrong("request_target", "the request target must be a path");
-    }
-    if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > max_uri_bytes) {
-        return wrong("uri_too_long", "the request target is too long");
-    }
-    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
-        return wrong("framing", "Content-Length and Transfer-Encoding exclude each other");
-    }
-    // hyper drops a Content-Length that stands beside Transfer-Encoding, so the two are not seen together here. After
-    // such a request the connection must end: what follows may be what somebody in between took for its body.
-    let in_chunks = headers.contains_key(TRANSFER_ENCODING);
-    let mut response = next.run(request).await;
-    if in_chunks {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }

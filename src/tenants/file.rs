@@ -7,10 +7,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use adapters::Pace;
+
 use super::{Access, Connection, Key, Tenant, Tenants, connection};
 use crate::settings::document::{Document, Field, Table};
 use crate::settings::nearest::did_you_mean;
-use crate::settings::{ConfigError, Upstream, sort};
+use crate::settings::{ConfigError, Rate, Upstream, sort};
 
 /// Whether secrets are fetched from where the files say they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +70,7 @@ pub(super) struct Context<'a> {
 }
 
 const ROOT: &[&str] = &["id", "default_connection", "require_idempotency_key", "api_keys", "connections"];
-const API_KEY: &[&str] = &["name", "sha256", "connections", "access"];
+const API_KEY: &[&str] = &["name", "sha256", "connections", "access", "rate"];
 
 /// Keys that never have a secret in their line: it may be quoted even if the file is no TOML.
 const QUOTABLE: &[&str] = &[
@@ -151,6 +153,7 @@ impl Census {
             tenant: tenant.clone(),
             access: draft.access,
             connections: draft.connections,
+            rate: draft.rate,
         }));
         self.tenants.push(tenant);
     }
@@ -216,7 +219,14 @@ impl Census {
                 }
             }
         });
-        Some(Draft { name: name?, sha256: sha256?, access: access?, connections: connections? })
+        let rate = table.field("rate").map_or(Some(None), |field| match Rate::parse(field.text()?) {
+            Ok(rate) => Some(rate.pace()),
+            Err(message) => {
+                field.refuse(&message, None);
+                None
+            }
+        });
+        Some(Draft { name: name?, sha256: sha256?, access: access?, connections: connections?, rate: rate? })
     }
 }
 
@@ -226,6 +236,7 @@ struct Draft {
     name: Arc<str>,
     access: Access,
     connections: Option<BTreeSet<Arc<str>>>,
+    rate: Option<Pace>,
 }
 
 /// What tenants and connections may be called.

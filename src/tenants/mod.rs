@@ -51,6 +51,8 @@ pub struct Key {
     pub access: Access,
     /// The connections that it may use; all, if `None`.
     pub connections: Option<BTreeSet<Arc<str>>>,
+    /// Requests in so many seconds; `None` is any number.
+    pub rate: Option<Pace>,
 }
 
 /// What a key may do.

@@ -103,7 +103,7 @@ fn every_dialects_own_example_loads() {
 fn a_tenant_has_keys_and_connections() {
     let keys = format!(
         "id = \"acme\"\ndefault_connection = \"portal\"\n[[api_keys]]\nname = \"all\"\nsha256 = \"{}\"\n\
-         [[api_keys]]\nname = \"some\"\nsha256 = \"{}\"\nconnections = [\"support\"]\naccess = \"read\"\n",
+         [[api_keys]]\nname = \"some\"\nsha256 = \"{}\"\nconnections = [\"support\"]\naccess = \"read\"\nrate = \"5/min\"\n",
         hash('a'),
         hash('1')
     );
@@ -112,6 +112,7 @@ fn a_tenant_has_keys_and_connections() {
     assert_eq!((some.access, some.reaches("support"), some.reaches("portal")), (Access::Read, true, false));
     let all = tenants.key(&[0xaa; 32]).unwrap();
     assert_eq!((all.access, all.reaches("support"), all.reaches("portal")), (Access::Delete, true, true));
+    assert_eq!((some.rate, all.rate), (Some(adapters::Pace { calls: 5, per_s: 60 }), None));
     assert_eq!(all.tenant.default_connection.as_deref(), Some("portal"));
     assert!(tenants.key(&[0; 32]).is_none());
     assert_eq!(tenants.iter().count(), 1);
@@ -207,7 +208,7 @@ fn a_key_has_a_name_a_hash_and_nothing_else() {
     let hint = "(onedelete key new prints the whole line)";
     let form = "must be 64 hexadecimal digits in lower case";
     check(
-        "[[api_keys]]\n[[api_keys]]\nname = \"\"\nsha256 = 5\nacces = \"read\"\naccess = \"write\"\n",
+        "[[api_keys]]\n[[api_keys]]\nname = \"\"\nsha256 = 5\nacces = \"read\"\naccess = \"write\"\nrate = \"often\"\n",
         &[
             "2: api_keys[1].name: is missing",
             "2: api_keys[1].sha256: is missing",
@@ -215,6 +216,7 @@ fn a_key_has_a_name_a_hash_and_nothing_else() {
             "5: api_keys[2].sha256: must be text, in quotes",
             "6: api_keys[2].acces: is not known (did you mean access?)",
             "7: api_keys[2].access: must be delete or read",
+            "8: api_keys[2].rate: must be calls in a time, such as 5/s, 60/min or 5000/h (1 to 1000000), or off",
         ],
     );
     for wrong in [hash('A'), hash('g'), hash('a')[1..].to_owned(), String::new(), "é".repeat(32)] {

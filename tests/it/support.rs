@@ -365,7 +365,7 @@ impl Upload {
         let (host, key) = (gateway.public, key(tenant));
         let head = format!(
             "POST /v1/deletions{query} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n\
-             Content-Type: application/x-ndjson\r\n{lines}\r\n\r\n"
+             Content-Type: application/x-ndjson\r\nConnection: close\r\n{lines}\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).unwrap();
         Self(stream)
@@ -394,7 +394,7 @@ impl Upload {
         let _ = self.0.shutdown(std::net::Shutdown::Write);
     }
 
-    /// Reads the answer until the other side closes the connection, as it does after a body in chunks. Status 0 is no answer.
+    /// Reads the answer until the other side closes the connection. Status 0 is no answer.
     pub(crate) async fn answer(mut self) -> Answer {
         let read = move || {
             let mut answer = Vec::new();
