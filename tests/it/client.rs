@@ -416,7 +416,9 @@ async fn whoever_stops_waiting_goes_on_with_the_same_command() {
     }
 
     // Other contacts or another gateway are not mistaken for it, and nothing is sent.
-    let before = fake.asked().len();
+    // A last look of the one that was stopped may still come in.
+    let sent = || fake.lines().iter().filter(|line| line.starts_with("POST ")).count();
+    let before = sent();
     let others = run(&[&arguments[..], &["4711"]].concat(), &variables).await;
     let elsewhere = run(&[&arguments[..], &["--url", "http://127.0.0.1:9"]].concat(), &variables).await;
     let reason = run(&[&arguments[..], &["--reason", "other"]].concat(), &variables).await;
@@ -425,7 +427,7 @@ async fn whoever_stops_waiting_goes_on_with_the_same_command() {
         assert!(refused.err.contains("ids.txt.onedelete") && refused.err.contains("Delete it"), "{}", refused.err);
         assert!(!refused.err.contains("4711"), "{}", refused.err);
     }
-    assert_eq!(fake.asked().len(), before);
+    assert_eq!(sent(), before);
 
     silent.store(false, Ordering::SeqCst);
     let again = run(&arguments, &variables).await;

@@ -282,7 +282,9 @@ static RECORD: LazyLock<String> = LazyLock::new(|| {
             DELETE FROM onedelete.identifiers i USING now
             WHERE now.open = 0 AND $13 AND i.deletion = $1 AND i.part = $2
             RETURNING i.seq
-        ) SELECT EXISTS (SELECT FROM now) OR EXISTS ({before}), EXISTS (SELECT FROM erased)"
+        ) SELECT EXISTS (SELECT FROM now) OR EXISTS (
+            SELECT FROM onedelete.parts WHERE deletion = $1 AND part = $2 AND fence = $3 AND EXISTS ({before})
+        ), EXISTS (SELECT FROM erased)"
     )
 });
 
