@@ -71,7 +71,7 @@ impl Fingerprint {
 }
 
 /// The key: a quoted string (RFC 9651, section 3.3.3), or the same without quotes.
-fn read(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+pub(super) fn read(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let wrong = || {
         let message = format!("must be one text of 1 to {LONGEST} printable characters, quoted or not");
         Problem::invalid("Idempotency-Key", "invalid_key", message)

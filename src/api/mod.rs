@@ -6,6 +6,9 @@ mod connections;
 mod deletions;
 mod entry;
 mod events;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod idempotency;
 mod lookup;
 mod plan;

@@ -272,7 +272,10 @@ fn the_pages_that_a_reader_looks_for_are_there() {
 
 #[test]
 fn nothing_speaks_of_a_workplace() {
-    let mut all: Vec<_> = ["src", "adapters", "tests", "benches", "config"].into_iter().flat_map(files).collect();
+    let mut all: Vec<_> = ["src", "adapters", "tests", "benches", "config", "fuzz/src", "fuzz/fuzz_targets"]
+        .into_iter()
+        .flat_map(files)
+        .collect();
     let top = std::fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     all.extend(top.filter(|name| name.ends_with(".md") || name.ends_with(".toml")));
     // This file has the words, and fixtures have a vendor's.
@@ -333,7 +336,7 @@ fn uncommented(text: &str) -> String {
 
 /// All Rust files.
 fn all_sources() -> Vec<Source> {
-    ["src", "adapters", "tests", "benches"].into_iter().flat_map(sources).collect()
+    ["src", "adapters", "tests", "benches", "fuzz/src", "fuzz/fuzz_targets"].into_iter().flat_map(sources).collect()
 }
 
 /// The Rust files under a folder.
