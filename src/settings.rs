@@ -210,6 +210,10 @@ pub struct Retry {
     pub base_ms: u64,
     /// The longest wait of our own in milliseconds; no more than 900,000, no less than `base_ms`.
     pub cap_ms: u64,
+    /// Retries in a minute for each 100 first attempts in it; at most 100, which is no budget.
+    pub budget_percent: u32,
+    /// Retries in a minute that are allowed in any case; from 1 to 60,000.
+    pub budget_floor_per_minute: u32,
 }
 
 /// The log.

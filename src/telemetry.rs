@@ -54,6 +54,7 @@ pub fn count() {
         describe_counter!("onedelete_calls_total", "Calls to upstreams, by HTTP status or by how they were lost");
         describe_histogram!("onedelete_call_seconds", "Duration of calls to upstreams, waits before them left out");
         describe_gauge!("onedelete_breaker_state", "A connection's breaker: 0 closed, 1 half open, 2 open");
+        describe_gauge!("onedelete_retries_waiting", "Retries that wait for their connection's retry budget");
         describe_counter!("onedelete_requests_total", "Requests to the public listener, by route and status");
         describe_histogram!("onedelete_request_seconds", "Duration of requests to the public listener");
         describe_gauge!("onedelete_deletions_running", "Deletions that are not finished");
@@ -78,7 +79,17 @@ pub struct CallMetrics {
     labels: [(&'static str, String); 3],
     seconds: Histogram,
     breaker: Gauge,
+    retries_waiting: Gauge,
     ok: Counter,
+}
+
+/// A retry that waits for its connection's budget, as long as this lives.
+pub(crate) struct RetryWaits(Gauge);
+
+impl Drop for RetryWaits {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
 }
 
 impl std::fmt::Debug for CallMetrics {
@@ -93,6 +104,7 @@ impl CallMetrics {
         Self {
             seconds: histogram!("onedelete_call_seconds", &labels),
             breaker: gauge!("onedelete_breaker_state", &labels),
+            retries_waiting: gauge!("onedelete_retries_waiting", &labels),
             ok: counter(&labels, "200"),
             labels,
         }
@@ -108,6 +120,11 @@ impl CallMetrics {
             }
             Err(Lost::CircuitOpen { .. }) => {}
         }
+    }
+
+    pub(crate) fn retry_waits(&self) -> RetryWaits {
+        self.retries_waiting.increment(1.0);
+        RetryWaits(self.retries_waiting.clone())
     }
 
     pub(crate) fn breaker(&self, state: BreakerState) {

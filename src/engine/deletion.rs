@@ -294,8 +294,10 @@ impl Share {
             }
         };
         let wait_ms = self.end(group, &ended, now, dice);
-        // Who is told to slow down slows down as a whole, also where the upstream does not say for how long.
-        signal.hold_ms = throttled.then_some(wait_ms);
+        // Who is told to slow down slows down as a whole, also where the upstream does not say for how long; so does who is
+        // told when to come back.
+        let asked = !signal.credential_refused && ended.fault().is_some_and(|fault| fault.wait.is_some());
+        signal.hold_ms = (throttled || asked).then_some(wait_ms);
         signal
     }
 
@@ -331,7 +333,9 @@ impl Share {
                 } else if self.begun || group.attempts > 0 || group.in_doubt {
                     // The whole share waits, not each of its calls by itself.
                     self.held_until_ms = now.ms.saturating_add(wait_ms.max(1));
-                    self.ready.push_front(group);
+                    // What was never tried stays ahead of what was: a retry may have to wait for leave that first
+                    // attempts do not need.
+                    if group.attempts > 0 { self.ready.push_back(group) } else { self.ready.push_front(group) }
                 } else {
                     let settled = give_up(false, 0, true, None, FaultCode::CircuitOpen);
                     self.settle_all(&group, &settled);

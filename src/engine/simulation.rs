@@ -616,3 +616,30 @@ fn a_share_settles_every_slot_once() {
         assert!(matches!(share.poll(now), Step::Done));
     }
 }
+
+/// A retry may have to wait for leave that a first attempt does not need.
+#[test]
+fn after_an_open_circuit_what_was_never_tried_goes_first() {
+    let (registration, kind) = everyone().find(|(each, _)| each.profile.max_contacts_per_call == 1).unwrap();
+    let mut dice = fastrand::Rng::with_seed(5);
+    let targets: Vec<_> =
+        (0..3).map(|n| Target { slot: Slot(n as u32), identifier: identifier(registration, kind, n) }).collect();
+    let policy = Policy { max_attempts: 4, deadline_ms: 1_000_000, ..policy(&mut dice, true) };
+    let mut share = Share::new(open(registration, &mut dice), policy, &targets);
+    let at = |ms| Moment { ms, unix_s: 0 };
+    let sent = |share: &mut Share, ms| match share.poll(at(ms)) {
+        Step::Send(ticket, call) => (ticket, call.targets[0].slot.0),
+        other => panic!("{other:?}"),
+    };
+    let (first, _) = sent(&mut share, 0);
+    share.on_lost(first, Lost::NotSent { fault: Fault::new(FaultCode::ConnectFailed), again: true }, at(0), &mut dice);
+    let calls: Vec<_> = (0..3).map(|_| sent(&mut share, 100_000)).collect();
+    assert_eq!(calls.iter().map(|(_, slot)| *slot).collect::<Vec<_>>(), [1, 2, 0]);
+    // Something of it has left by now, so that the others wait for the circuit.
+    let (second, rest) = calls.split_first().unwrap();
+    share.on_lost(second.0, Lost::MaybeSent(Fault::new(FaultCode::ConnectionLost)), at(100_000), &mut dice);
+    for (ticket, _) in rest {
+        share.on_lost(*ticket, Lost::CircuitOpen { wait_ms: 1 }, at(100_000), &mut dice);
+    }
+    assert_eq!((sent(&mut share, 100_001).1, sent(&mut share, 100_001).1), (2, 0));
+}

@@ -1,12 +1,19 @@
 //! The way out: one upstream's locks, paces and wires, outside of what is sent and what it means.
 
 mod breaker;
+mod budget;
 mod client;
 mod credentials;
 mod pace;
 mod stack;
+#[cfg(test)]
+mod tests;
 
 pub use breaker::BreakerState;
+#[cfg(test)]
+pub(crate) use client::StandIn;
 pub use client::{Client, ClientRules};
 pub use pace::{SharedPace, Turn};
 pub use stack::{Outbound, Permit, Rules, Upstream};
+#[cfg(test)]
+pub(crate) use tests::{sample, sample_connection};

@@ -81,13 +81,14 @@ impl Pace {
         Self { counter, hold_until_ms: AtomicU64::new(0), turn: tokio::sync::Mutex::new(()) }
     }
 
-    /// Returns when a call may go out.
-    pub(super) async fn pass(&self) {
+    /// Returns when a call may go out. Nobody else's turn comes before what this returns is dropped: a call that still
+    /// waits for something must not be followed by others whose turns come meanwhile, or they all go out at once.
+    pub(super) async fn pass(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
         let unpaced = matches!(self.counter, Counter::Off | Counter::Shared { shape: None, .. });
         if unpaced && !self.is_held() {
-            return;
+            return None;
         }
-        let _turn = self.turn.lock().await;
+        let turn = self.turn.lock().await;
         self.wait_out().await;
         match &self.counter {
             Counter::Off | Counter::Shared { shape: None, .. } => {}
@@ -117,6 +118,8 @@ impl Pace {
                 }
             }
         }
+        // Where there is no pace, whoever was held back goes on at once.
+        (!unpaced).then_some(turn)
     }
 
     fn is_held(&self) -> bool {

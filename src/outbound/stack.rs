@@ -1,8 +1,9 @@
-//! One upstream's stack: metrics › lanes › pace › credential › places › breaker › timeout › client.
+//! One upstream's stack: metrics › retry budget › lanes › pace › credential › places › breaker › timeout › client.
 //!
 //! A call passes it in two steps, so that the intent can be put down between them: `admit` waits until the call may
 //! go out, `send` lets it go. Whatever becomes of a permit, its places and a probe end with it. One attempt in; one
-//! reply, or how it was lost, out. What a reply means is not known here.
+//! reply, or how it was lost, out. What a reply means is not known here. Above 500 lines because the tests of the order stand
+//! with it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +14,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::breaker::{Breaker, BreakerRules, BreakerState, Pass};
+use super::budget::{Budget, BudgetRules};
+#[cfg(test)]
+use super::client::StandIn;
 use super::client::{Client, ClientRules};
 use super::credentials::{NoCredential, Shown, Wallet};
 use super::pace::{Pace, SharedPace};
@@ -20,6 +24,9 @@ use crate::clock;
 use crate::engine::{Lost, Signal};
 use crate::telemetry::CallMetrics;
 use crate::tenants::Connection;
+
+/// Calls that a breaker looks back upon.
+const BREAKER_WINDOW: usize = 20;
 
 /// What holds for the whole process.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +55,7 @@ pub struct Upstream {
     dialect: Arc<dyn Dialect>,
     client: Client,
     breaker: Arc<Mutex<Breaker>>,
+    budget: Budget,
     pace: Pace,
     lanes: Arc<Semaphore>,
     max_in_flight: usize,
@@ -113,8 +121,13 @@ impl Outbound {
             client,
             breaker: Arc::new(Mutex::new(Breaker::new(BreakerRules {
                 failures_in_row: breaker_failures,
+                window: BREAKER_WINDOW,
                 open_ms: breaker_open_ms,
             }))),
+            budget: Budget::new(BudgetRules {
+                percent: connection.retry.budget_percent,
+                floor: connection.retry.budget_floor_per_minute,
+            }),
             pace: Pace::new(connection, self.pace.as_ref()),
             lanes: Arc::new(Semaphore::new(connection.limits.max_in_flight)),
             max_in_flight: connection.limits.max_in_flight,
@@ -127,9 +140,10 @@ impl Outbound {
 }
 
 impl Upstream {
-    /// Waits until a call may go out, at most until `deadline`. Nothing has been sent when this returns.
-    pub async fn admit(&self, deadline: Option<Instant>) -> Result<Permit, Lost> {
-        let waiting = self.wait_for_leave();
+    /// Waits until a call's attempt may go out, at most until `deadline`; attempts count from 1, and from the second on
+    /// they need a part of the retry budget. Nothing has been sent when this returns.
+    pub async fn admit(&self, attempt: u32, deadline: Option<Instant>) -> Result<Permit, Lost> {
+        let waiting = self.wait_for_leave(attempt);
         match deadline {
             None => waiting.await,
             Some(deadline) => tokio::time::timeout_at(deadline, waiting).await.unwrap_or_else(|_| {
@@ -138,13 +152,19 @@ impl Upstream {
         }
     }
 
-    async fn wait_for_leave(&self) -> Result<Permit, Lost> {
+    async fn wait_for_leave(&self, attempt: u32) -> Result<Permit, Lost> {
         // An open breaker is no reason to queue, and what waited meanwhile need not go on waiting.
+        self.left_alone()?;
+        // Before everything that first attempts wait for too: they must not wait for a retry.
+        let retry = match attempt {
+            0 | 1 => None,
+            _ => Some(self.budget.leave(&self.metrics).await),
+        };
         self.left_alone()?;
         // Own lanes first: a connection that is busy must not hold places that others could use.
         let lane = place(&self.lanes).await?;
         self.left_alone()?;
-        self.pace.pass().await;
+        let _turn = self.pace.pass().await;
         self.left_alone()?;
         loop {
             // Nor must one whose sign-in hangs.
@@ -158,9 +178,24 @@ impl Upstream {
             let admitted = self.breaker().admit(clock::now().ms);
             let pass = admitted.map_err(|wait_ms| Lost::CircuitOpen { wait_ms })?;
             self.show_breaker();
+            match retry {
+                Some(retry) => retry.used(),
+                None => self.budget.first_attempt(),
+            }
             let leave = Leave { breaker: Arc::clone(&self.breaker), pass };
             return Ok(Permit { leave, shown, _places: [lane, of_tenant, in_flight] });
         }
+    }
+
+    /// Sends nothing: this answers instead. Without its breaker, it goes on whatever happens.
+    #[cfg(test)]
+    pub(crate) fn standing_in(mut self, stand_in: StandIn, breaker: bool) -> Self {
+        self.client.standing_in(stand_in);
+        if !breaker {
+            let rules = BreakerRules { failures_in_row: u32::MAX, window: usize::MAX, open_ms: 0 };
+            self.breaker = Arc::new(Mutex::new(Breaker::new(rules)));
+        }
+        self
     }
 
     fn left_alone(&self) -> Result<(), Lost> {
@@ -175,7 +210,7 @@ impl Upstream {
         if missing.sign_in_failed {
             let admitted = self.breaker().admit(clock::now().ms);
             if let Ok(pass) = admitted {
-                self.heard_of(pass, false);
+                self.heard_of(pass, false, 0);
             }
         }
         missing.lost
@@ -191,14 +226,14 @@ impl Upstream {
         if let Err(lost) = &reply
             && !matches!(lost, Lost::CircuitOpen { .. })
         {
-            self.heard_of(permit.leave.pass, false);
+            self.heard_of(permit.leave.pass, false, 0);
         }
         reply
     }
 
     /// What a reply was worth, once it has been read.
     pub fn heard(&self, permit: &Permit, signal: Signal) {
-        self.heard_of(permit.leave.pass, !signal.failing);
+        self.heard_of(permit.leave.pass, !signal.failing, signal.hold_ms.unwrap_or(0));
         if signal.credential_refused {
             tracing::warn!("the upstream does not accept the connection's credential");
             self.wallet.refused(permit.shown.generation);
@@ -225,12 +260,12 @@ impl Upstream {
         self.breaker().state(clock::now().ms)
     }
 
-    fn heard_of(&self, pass: Pass, well: bool) {
+    fn heard_of(&self, pass: Pass, well: bool, asked_ms: u64) {
         let now_ms = clock::now().ms;
         let (before, after) = {
             let mut breaker = self.breaker();
             let before = breaker.state(now_ms);
-            breaker.heard(pass, well, now_ms);
+            breaker.heard(pass, well, asked_ms, now_ms);
             (before, breaker.state(now_ms))
         };
         self.metrics.breaker(after);
@@ -327,7 +362,13 @@ mod tests {
             allow_private: true,
             limits: Limits { rate: None, max_in_flight: lanes, pool_idle_ms: 1_000, max_response_bytes: 1 << 20 },
             timeouts: Timeouts { connect_ms: 10_000, response_ms: 20_000 },
-            retry: RetryPolicy { max_attempts: 4, base_ms: 1, cap_ms: 1 },
+            retry: RetryPolicy {
+                max_attempts: 4,
+                base_ms: 1,
+                cap_ms: 1,
+                budget_percent: 20,
+                budget_floor_per_minute: 1,
+            },
         })
     }
 
@@ -352,7 +393,7 @@ mod tests {
 
     /// What stands in the way of a call, unless it still waits for leave after ten seconds.
     async fn admit(upstream: &Upstream) -> Result<Permit, Lost> {
-        upstream.admit(Some(Instant::now() + Duration::from_secs(10))).await
+        upstream.admit(1, Some(Instant::now() + Duration::from_secs(10))).await
     }
 
     fn a_call(registration: &Registration, upstream: &Upstream) -> Call {
@@ -382,7 +423,7 @@ mod tests {
         let outbound = outbound();
         let hanging = elsewhere(&outbound, &listener, 1).await;
         let other = fixed(&outbound, 1);
-        let mut hangs = std::pin::pin!(hanging.admit(None));
+        let mut hangs = std::pin::pin!(hanging.admit(1, None));
         let accepted = tokio::task::spawn_blocking(move || listener.accept().map(|_| listener));
         // Keeps the first going until its sign-in is under way.
         let _listener = tokio::select! {

@@ -85,6 +85,8 @@ pub(crate) static KEYS: &[Key] = &[
     whole("upstream.retry.max_attempts", 1, 20),
     whole("upstream.retry.base_ms", 1, 60_000),
     whole("upstream.retry.cap_ms", 1, 900_000),
+    whole("upstream.retry.budget_percent", 0, 100),
+    whole("upstream.retry.budget_floor_per_minute", 1, 60_000),
     text("log.format", |format| LogFormat::parse(format).map(drop)),
     text("log.filter", is_something),
 ];

@@ -102,11 +102,17 @@ fn policy(table: &Table<'_>, defaults: &Upstream) -> (Option<Rate>, Limits, Time
         connect_ms: whole(&timeouts, "connect_ms", defaults.timeouts.connect_ms),
         response_ms: whole(&timeouts, "response_ms", defaults.timeouts.response_ms),
     };
-    let attempts = whole(&retry, "max_attempts", defaults.retry.max_attempts.into());
+    let narrow = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let policy = RetryPolicy {
-        max_attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+        max_attempts: narrow(whole(&retry, "max_attempts", defaults.retry.max_attempts.into())),
         base_ms: whole(&retry, "base_ms", defaults.retry.base_ms),
         cap_ms: whole(&retry, "cap_ms", defaults.retry.cap_ms),
+        budget_percent: narrow(whole(&retry, "budget_percent", defaults.retry.budget_percent.into())),
+        budget_floor_per_minute: narrow(whole(
+            &retry,
+            "budget_floor_per_minute",
+            defaults.retry.budget_floor_per_minute.into(),
+        )),
     };
     if let Some(retry) = retry.filter(|_| policy.base_ms > policy.cap_ms) {
         match retry.field("cap_ms") {

@@ -142,6 +142,10 @@ pub struct RetryPolicy {
     pub base_ms: u64,
     /// No wait of our own is longer.
     pub cap_ms: u64,
+    /// Second and later attempts of calls in a minute for each 100 first ones in it; 100 is no budget.
+    pub budget_percent: u32,
+    /// Of them, those that are allowed in any case; at least 1.
+    pub budget_floor_per_minute: u32,
 }
 
 impl Tenants {

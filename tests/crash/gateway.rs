@@ -104,7 +104,7 @@ impl Site {
             [upstream]
             breaker_failures = 1000
             breaker_open_ms = 50
-            retry = {{ max_attempts = {MAX_ATTEMPTS}, base_ms = 1, cap_ms = 20 }}
+            retry = {{ max_attempts = {MAX_ATTEMPTS}, base_ms = 1, cap_ms = 20, budget_percent = 100 }}
             timeouts = {{ response_ms = 2000 }}
             "#
         );

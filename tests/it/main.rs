@@ -22,6 +22,7 @@ mod idempotency;
 mod list;
 mod lookup;
 mod mock;
+mod outbound;
 mod promises;
 mod queue;
 mod raw;

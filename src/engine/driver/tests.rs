@@ -2,6 +2,8 @@
 //!
 //! Everything that can be seen from outside is tested from outside.
 
+mod outage;
+
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -259,7 +259,7 @@ impl Work<'_> {
     /// One call: leave to go, intent, wire.
     async fn call(&self, route: &Route, call: Arc<adapters::Call>, intent: Intent) -> Ended {
         let (engine, upstream) = (self.engine, &route.upstream);
-        let ticket = intent.ticket;
+        let (ticket, attempt) = (intent.ticket, intent.attempts);
         let ended = |permit, reply| Ended { ticket, permit, reply };
         let admitted = tokio::select! {
             biased;
@@ -268,7 +268,7 @@ impl Work<'_> {
                 let fault = adapters::Fault::new(FaultCode::Cancelled);
                 Err(Lost::NotSent { fault, again: false })
             }
-            admitted = upstream.admit(clock::instant(self.deadline_ms)) => admitted,
+            admitted = upstream.admit(attempt, clock::instant(self.deadline_ms)) => admitted,
         };
         let permit = match admitted {
             Ok(permit) => permit,
