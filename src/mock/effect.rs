@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use adapters::{Double, Identifier, Profile, Twist};
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 
 use super::contact::Key;
 use super::fault::Fault;
@@ -30,6 +30,8 @@ pub(super) enum Step {
     Drip(Duration, Response<Bytes>),
     /// Not all of it.
     Cut(Response<Bytes>),
+    /// By these bytes, and the end of the connection.
+    Raw(Bytes),
     /// By closing the connection.
     HangUp,
     /// By resetting it.
@@ -39,11 +41,11 @@ pub(super) enum Step {
 }
 
 impl Step {
-    /// The status that goes out, if one does.
+    /// The status that goes out, if one does. Raw bytes are not looked at.
     pub(super) fn status(&self) -> Option<u16> {
         match self {
             Self::Answer(reply) | Self::Cut(reply) | Self::Drip(_, reply) => Some(reply.status().as_u16()),
-            Self::HangUp | Self::Reset | Self::Never => None,
+            Self::Raw(_) | Self::HangUp | Self::Reset | Self::Never => None,
         }
     }
 }
@@ -84,10 +86,15 @@ impl Stage<'_> {
             Some(Fault::Status(status)) => self.carry_out(|reply| Step::Answer(under(final_status(*status), reply))),
             Some(Fault::Accept202) => self.carry_out(|reply| Step::Answer(under(StatusCode::ACCEPTED, reply))),
             Some(Fault::SlowDrip(time)) => self.carry_out(|reply| Step::Drip(*time, reply)),
-            Some(Fault::Stall) => Effect::of(Step::Never),
+            // Whoever holds it plays it again, without the fault.
+            Some(Fault::Stall | Fault::Hold) => Effect::of(Step::Never),
             Some(Fault::Throttle(wait_s)) => Effect::answer(self.double.throttled(*wait_s)),
             Some(Fault::Busy(wait_s)) => Effect::answer(busy(*wait_s)),
             Some(Fault::Redirect(status, to)) => Effect::answer(redirect(*status, to)),
+            Some(Fault::Reply { status, headers, body }) => {
+                Effect::answer(reply(final_status(*status), headers.clone(), Bytes::from(body.clone())))
+            }
+            Some(Fault::Raw(bytes)) => Effect::of(Step::Raw(bytes.clone())),
             Some(Fault::WrongIds) => self.twist(Twist::WrongIds),
             Some(Fault::MissingIds) => self.twist(Twist::MissingIds),
             Some(Fault::Contradict) => self.twist(Twist::Contradict),
@@ -130,6 +137,22 @@ impl Stage<'_> {
 /// A reply without a body.
 pub(super) fn empty(status: StatusCode) -> Response<Bytes> {
     under(status, Response::new(Bytes::new()))
+}
+
+/// A reply that somebody else made, as it can be sent.
+pub(super) fn sendable(made: Response<Bytes>) -> Response<Bytes> {
+    let (head, body) = made.into_parts();
+    reply(final_status(head.status.as_u16()), head.headers, body)
+}
+
+fn reply(status: StatusCode, headers: HeaderMap, body: Bytes) -> Response<Bytes> {
+    let mut reply = under(status, Response::new(body));
+    *reply.headers_mut() = headers;
+    // The length that goes out is the body's own: a server that is told another one breaks off.
+    for framing in [CONTENT_LENGTH, TRANSFER_ENCODING] {
+        reply.headers_mut().remove(framing);
+    }
+    reply
 }
 
 fn under(status: StatusCode, mut reply: Response<Bytes>) -> Response<Bytes> {

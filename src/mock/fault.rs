@@ -7,6 +7,8 @@ use std::fmt;
 use std::time::Duration;
 
 use adapters::Identifier;
+use bytes::Bytes;
+use http::HeaderMap;
 
 /// What becomes of a request instead of the plain answer.
 ///
@@ -39,6 +41,10 @@ pub enum Fault {
     SlowDrip(Duration),
     /// `stall`: never answers; it ends when the client goes away or the mock stops.
     Stall,
+    /// `hold`: waits. It has arrived and is not carried out until [`Mock::release`](super::Mock::release) lets it go; then
+    /// it is carried out and gets its plain answer. It is carried out then even if its client has gone.
+    /// While 4,096 are held, one more is carried out at once.
+    Hold,
     /// `throttle`: the vendor's own reply to too many requests, which asks for so many seconds of rest (`wait_s`) as far
     /// as that vendor says how long.
     Throttle(u64),
@@ -54,6 +60,19 @@ pub enum Fault {
     Accept202,
     /// `redirect`: this status with a `Location` (`to`).
     Redirect(u16, String),
+    /// `reply`: this reply, whatever was asked for. The body's length is always told as it is: `Content-Length` and
+    /// `Transfer-Encoding` are left out, for what is wrong in them takes `raw`.
+    Reply {
+        /// Its status.
+        status: u16,
+        /// Its headers. In JSON an object of texts; none, unless given.
+        headers: HeaderMap,
+        /// Its body. Empty in JSON, unless given.
+        body: String,
+    },
+    /// `raw`: these bytes as they are instead of an HTTP reply, then the connection closes. In JSON they are a text (`bytes`)
+    /// in which each character stands for one byte: U+0000 to U+00FF.
+    Raw(Bytes),
     /// `lie`: the vendor's success, and the store keeps the contacts.
     Lie,
     /// `partial`: carries it out, with these contacts held for this one request (`failing`). Others of the call are
@@ -78,6 +97,7 @@ impl Fault {
             Self::Status(_) => "status",
             Self::SlowDrip(_) => "slow_drip",
             Self::Stall => "stall",
+            Self::Hold => "hold",
             Self::Throttle(_) => "throttle",
             Self::Busy(_) => "busy",
             Self::WrongIds => "wrong_ids",
@@ -85,6 +105,8 @@ impl Fault {
             Self::Contradict => "contradict",
             Self::Accept202 => "accept_202",
             Self::Redirect(..) => "redirect",
+            Self::Reply { .. } => "reply",
+            Self::Raw(_) => "raw",
             Self::Lie => "lie",
             Self::Partial(_) => "partial",
             Self::Delay(_) => "delay",
@@ -93,7 +115,7 @@ impl Fault {
     }
 }
 
-// A redirect may lead to a place that is named after a contact.
+// A redirect may lead to a place that is named after a contact, and a reply may name one.
 impl fmt::Debug for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -106,6 +128,7 @@ impl fmt::Debug for Fault {
             Self::Status(status) => write!(f, "Status({status})"),
             Self::SlowDrip(time) => write!(f, "SlowDrip({time:?})"),
             Self::Stall => f.write_str("Stall"),
+            Self::Hold => f.write_str("Hold"),
             Self::Throttle(wait_s) => write!(f, "Throttle({wait_s})"),
             Self::Busy(wait_s) => write!(f, "Busy({wait_s})"),
             Self::WrongIds => f.write_str("WrongIds"),
@@ -113,6 +136,8 @@ impl fmt::Debug for Fault {
             Self::Contradict => f.write_str("Contradict"),
             Self::Accept202 => f.write_str("Accept202"),
             Self::Redirect(status, _) => write!(f, "Redirect({status}, …)"),
+            Self::Reply { status, .. } => write!(f, "Reply({status}, …)"),
+            Self::Raw(bytes) => write!(f, "Raw({} bytes)", bytes.len()),
             Self::Lie => f.write_str("Lie"),
             Self::Partial(failing) => write!(f, "Partial({} failing)", failing.len()),
             Self::Delay(time) => write!(f, "Delay({time:?})"),

@@ -74,7 +74,7 @@ pub struct Entry {
     /// Whether that fault did what its name says. Not so where, for example, this reply of this vendor has no ids that
     /// could be wrong: then the plain reply went out.
     pub fault_applied: bool,
-    /// The status that was sent; `None` as long as no answer was given.
+    /// The status that was sent; `None` as long as no answer was given, and for raw bytes.
     pub status: Option<u16>,
 }
 
@@ -118,13 +118,31 @@ impl Journal {
         self.count
     }
 
+    /// The number that the next request gets.
+    pub(super) fn next(&self) -> usize {
+        self.count + 1
+    }
+
+    /// Puts down what the request with this number deleted after all, and its status if it is answered by now.
+    pub(super) fn carried_out(&mut self, n: usize, deleted: Vec<Identifier>, status: Option<u16>) {
+        self.deleted.extend_from_slice(&deleted);
+        if let Some(entry) = self.entry(n) {
+            entry.deleted = deleted;
+            entry.status = status;
+        }
+    }
+
     /// Puts down that the request with this number was answered after all.
     pub(super) fn answered(&mut self, n: usize, status: u16) {
-        let first = self.entries.front().map_or(0, |entry| entry.n);
-        let entry = n.checked_sub(first).and_then(|index| self.entries.get_mut(index));
-        if let Some(entry) = entry {
+        if let Some(entry) = self.entry(n) {
             entry.status = Some(status);
         }
+    }
+
+    /// The entry with this number, if it is still kept.
+    fn entry(&mut self, n: usize) -> Option<&mut Entry> {
+        let first = self.entries.front().map_or(0, |entry| entry.n);
+        n.checked_sub(first).and_then(|index| self.entries.get_mut(index))
     }
 
     pub(super) fn entries(&self) -> Vec<Entry> {
@@ -198,6 +216,13 @@ mod tests {
         for n in [0, 6, 7, 70, 71] {
             journal.answered(n, 200);
         }
+        journal.carried_out(6, vec![Identifier::Id("8".into())], Some(200));
+        journal.carried_out(8, vec![Identifier::Id("9".into())], None);
+        assert_eq!((journal.deleted().len(), journal.next()), (72, 71));
+        assert_eq!(
+            (journal.entries()[1].deleted[0].clone(), journal.entries()[1].status),
+            (Identifier::Id("9".into()), None)
+        );
         let answered: Vec<_> = journal.entries().iter().filter(|e| e.status.is_some()).map(|e| e.n).collect();
         assert_eq!(answered, [7, 70]);
     }

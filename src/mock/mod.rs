@@ -52,7 +52,7 @@
 //! serves the same to other languages: a JSON API whose description is at `/openapi.json`.
 //!
 //! What a request meets with is decided in this order: the limit ([`Mock::limit`]), which refuses it before anything else;
-//! for a delete, the next step of the scenario; a queued fault ([`Mock::fault`]); the first rule that fits
+//! a reply of the test's own ([`Mock::answer_with`]); for a delete, the next step of the scenario; a queued fault ([`Mock::fault`]); the first rule that fits
 //! ([`Mock::rule`]); the fault of all ([`Mock::fault_always`]).
 //!
 //! It has no TLS, looks no closer at a credential than the double does, and forgets everything when it ends. Whoever can
@@ -85,6 +85,8 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use adapters::{Identifier, Limit, Registration};
+use bytes::Bytes;
+use http::Response;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -261,9 +263,40 @@ impl Mock {
         self.upstream.state().rules.clear();
     }
 
-    /// Takes away what was queued, all rules and the fault of all. A scenario goes on.
+    /// Asks `script` for the reply to every request from now on, sign-ins included. What it answers goes out, is not carried
+    /// out and meets with no fault; where it says `None`, everything is as without it. The entry is the one of the
+    /// journal, without what became of the request. A status that is no final one is sent as 500, and the length that is
+    /// told is always the body's own.
+    ///
+    /// It is asked while the journal is written, so it must not use the mock.
+    pub fn answer_with(&self, script: impl Fn(&Entry) -> Option<Response<Bytes>> + Send + Sync + 'static) {
+        self.upstream.state().answer_with = Some(Arc::new(script));
+    }
+
+    /// Lets go what [`Fault::Hold`] holds, oldest first, so many at most; `usize::MAX` for all of it. Says how many. When
+    /// it returns they are carried out; their answers are on the way.
+    ///
+    /// A fault that still holds requests goes on with those that come. To end it, take it away first.
+    pub fn release(&self, most: usize) -> usize {
+        self.upstream.release(most)
+    }
+
+    /// How many requests are held now.
+    pub fn held(&self) -> usize {
+        self.upstream.state().held.len()
+    }
+
+    /// The most requests, of whatever kind, that were in flight at the same time. One is in flight from its arrival until its
+    /// answer begins or its client has gone.
+    pub fn most_at_once(&self) -> usize {
+        self.upstream.state().most_at_once
+    }
+
+    /// Takes away what was queued, all rules, the fault of all and [`answer_with`](Self::answer_with). A scenario goes on, and
+    /// what is held stays so.
     pub fn clear_faults(&self) {
         let mut state = self.upstream.state();
+        state.answer_with = None;
         state.queued.clear();
         state.rules.clear();
         state.always = None;
@@ -289,13 +322,15 @@ impl Mock {
         check(question, None, &[record], &Progress::default())
     }
 
-    /// Waits until so many requests, sign-ins among them, have arrived since the start. What they delete is deleted then.
+    /// Waits until so many requests, sign-ins among them, have arrived since the start. What they delete is deleted then, unless
+    /// they are held.
     pub async fn arrived(&self, n: usize) {
         self.upstream.arrived(n).await;
     }
 
     /// Brings it back to what it was at the start: a new double without contacts, an empty journal, no fault, no latency,
-    /// the limit that it was started with. Requests that wait for their answer still get it.
+    /// the limit that it was started with. Requests that wait for their answer still get it; those that are held are never
+    /// carried out, and their connections close.
     pub fn reset(&self) {
         self.upstream.reset();
     }

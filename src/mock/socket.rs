@@ -1,31 +1,60 @@
-//! A TCP connection that can end with a reset instead of in order.
+//! A TCP connection that can end with a reset or with bytes that are no HTTP, instead of in order.
 //!
-//! It changes nothing of what is sent before.
+//! It changes nothing of what is sent before, and writes no bytes of its own.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+/// How a connection is to end. Unless it is told, in order.
+#[derive(Default)]
+pub(super) struct Ending {
+    reset: AtomicBool,
+    raw: OnceLock<Bytes>,
+}
+
+impl Ending {
+    /// With a reset.
+    pub(super) fn reset(&self) {
+        self.reset.store(true, Ordering::Relaxed);
+    }
+
+    /// With these bytes. Whoever drives the connection writes them.
+    pub(super) fn say(&self, bytes: Bytes) {
+        // A connection has one last request; a second one would find the first one's bytes.
+        let _ = self.raw.set(bytes);
+    }
+
+    /// The bytes to end with.
+    pub(super) fn raw(&self) -> Option<&Bytes> {
+        self.raw.get()
+    }
+
+    fn is_reset(&self) -> bool {
+        self.reset.load(Ordering::Relaxed)
+    }
+}
+
 pub(super) struct Socket {
     stream: TcpStream,
-    reset: Arc<AtomicBool>,
+    ending: Arc<Ending>,
 }
 
 impl Socket {
-    /// Once `reset` is set, the end of the connection is a reset.
-    pub(super) fn new(stream: TcpStream, reset: Arc<AtomicBool>) -> Self {
-        Self { stream, reset }
+    pub(super) fn new(stream: TcpStream, ending: Arc<Ending>) -> Self {
+        Self { stream, ending }
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if self.reset.load(Ordering::Relaxed) {
+        if self.ending.is_reset() {
             // Without time to linger, closing throws away what is unsent and resets. A failure leaves an end in order.
             let _ = self.stream.set_zero_linger();
         }
@@ -50,7 +79,7 @@ impl AsyncWrite for Socket {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let socket = self.get_mut();
         // Shutting down would say in order that nothing more comes.
-        if socket.reset.load(Ordering::Relaxed) {
+        if socket.ending.is_reset() {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut socket.stream).poll_shutdown(cx)

@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::error::Error;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,12 +23,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::effect::{Step, empty};
-use super::socket::Socket;
-use super::upstream::Upstream;
+use super::socket::{Ending, Socket};
+use super::upstream::{Arrival, Upstream};
 
 /// The largest request body, in bytes. A larger one is answered with 413.
 pub(super) const MAX_BODY_BYTES: usize = 1 << 20;
@@ -45,17 +46,26 @@ pub(super) enum Door {
 pub(super) async fn serve(stream: TcpStream, door: Arc<Door>) {
     // Without it a small reply may wait for the client's acknowledgement. It only costs time, so failing is no matter.
     let _ = stream.set_nodelay(true);
-    let reset = Arc::new(AtomicBool::new(false));
-    let socket = TokioIo::new(Socket::new(stream, Arc::clone(&reset)));
-    let service = service_fn(move |request| answer(Arc::clone(&door), Arc::clone(&reset), request));
+    let ending = Arc::new(Ending::default());
+    let socket = TokioIo::new(Socket::new(stream, Arc::clone(&ending)));
+    let last = Arc::clone(&ending);
+    let service = service_fn(move |request| Box::pin(answer(Arc::clone(&door), Arc::clone(&ending), request)));
     // The timer lets hyper end a connection whose request head does not come.
-    let connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(socket, service);
+    let mut connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(socket, service);
     // A connection that breaks is what faults are for; the journal says what became of its requests.
-    let _ = connection.await;
+    let ended = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+    let mut socket = connection.into_parts().io.into_inner();
+    let raw = last.raw();
+    if let Some(bytes) = raw {
+        let _ = socket.write_all(bytes).await;
+    }
+    if ended.is_ok() || raw.is_some() {
+        let _ = socket.shutdown().await;
+    }
 }
 
-/// The reply to one request. An error closes the connection without one, by a TCP reset if `reset` was set.
-async fn answer(door: Arc<Door>, reset: Arc<AtomicBool>, request: Request<Incoming>) -> io::Result<Response<Reply>> {
+/// The reply to one request. An error closes the connection without one, in the way that `ending` was told.
+async fn answer(door: Arc<Door>, ending: Arc<Ending>, request: Request<Incoming>) -> io::Result<Response<Reply>> {
     let (mut head, body) = request.into_parts();
     let body = match read(body).await {
         Ok(body) => Some(body),
@@ -63,7 +73,11 @@ async fn answer(door: Arc<Door>, reset: Arc<AtomicBool>, request: Request<Incomi
         Err(_) => return Err(hung_up()),
     };
     let Some(upstream) = door.lead(&mut head) else { return Ok(empty(StatusCode::NOT_FOUND).map(Reply::whole)) };
-    let taken = upstream.take(head, body);
+    let _in_flight = upstream.begin();
+    let taken = match upstream.take(head, body) {
+        Arrival::Taken(taken) => taken,
+        Arrival::Held(freed) => freed.await.map_err(|_| hung_up())?,
+    };
     if !taken.wait.is_zero() {
         tokio::time::sleep(taken.wait).await;
         upstream.answered(&taken);
@@ -72,9 +86,13 @@ async fn answer(door: Arc<Door>, reset: Arc<AtomicBool>, request: Request<Incomi
         Step::Answer(reply) => Ok(reply.map(Reply::whole)),
         Step::Drip(time, reply) => Ok(reply.map(|data| Reply::drip(time, data))),
         Step::Cut(reply) => Ok(cut(reply)),
+        Step::Raw(bytes) => {
+            ending.say(bytes);
+            Err(hung_up())
+        }
         Step::HangUp => Err(hung_up()),
         Step::Reset => {
-            reset.store(true, Ordering::Relaxed);
+            ending.reset();
             Err(hung_up())
         }
         Step::Never => {

@@ -6,8 +6,7 @@ use adapters::{DIALECTS, Identifier};
 use onedelete::mock::Fault;
 use serde_json::{Value, json};
 
-use crate::front::Front;
-use crate::support::{Answer, Setup, attempts, id, ids, key, mock, send, within};
+use crate::support::{Answer, Setup, attempts, hold, id, ids, key, let_go, mock, send, within};
 
 fn phone(text: &str) -> Identifier {
     Identifier::Phone(text.into())
@@ -250,11 +249,10 @@ async fn whoever_does_not_wait_gets_an_address_to_look_at() {
         [("wait=0", "wait=0"), ("respond-async", "respond-async"), ("respond-async, wait=5", "respond-async")]
     {
         let mock = mock("wethod").await;
-        let front = Front::of(&mock);
-        let gateway = Setup::new().mock("acme", "c", &mock, |connection| front.lead(connection)).start().await;
+        let gateway = Setup::new().mock("acme", "c", &mock, |_| {}).start().await;
         let known = ids("wethod", 2);
         mock.seed(&id(&known[0]), false);
-        front.hold();
+        hold(&mock);
         let body = json!({ "contacts": [{ "id": known[0], "ref": "r" }, known[1], "bad id"], "reason": "why" });
         let request = gateway.client.post(gateway.url("/v1/deletions")).header("content-type", "application/json");
         let answer = send(request.header("prefer", prefer).bearer_auth(key("acme")).body(body.to_string())).await;
@@ -264,14 +262,14 @@ async fn whoever_does_not_wait_gets_an_address_to_look_at() {
         assert_eq!(answer.headers["preference-applied"], applied);
         assert!(answer.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() > 0);
         adds_up(&answer, 3);
-        front.arrived(1).await;
+        within("a call", mock.arrived(1)).await;
         let look = gateway.get("acme", &address).await;
         assert_eq!((look.status, &look.json["state"]), (200, &json!("running")), "{}", look.text);
         assert_eq!(look.outcomes(), ["pending", "pending", "rejected"]);
         assert_eq!(look.json["results"][0]["absent"], Value::Null);
         assert_eq!((&look.json["reason"], look.json.get("finished_at")), (&json!("why"), None));
         adds_up(&look, 3);
-        front.release();
+        let_go(&mock);
         let end = gateway.finished("acme", &answer.id()).await;
         assert_eq!(end.outcomes(), ["deleted", "not_found", "rejected"]);
         assert!(end.json["finished_at"].is_string());
@@ -395,21 +393,20 @@ async fn the_shorthand_has_a_status_for_every_outcome() {
 #[tokio::test]
 async fn a_caller_who_hangs_up_changes_nothing() {
     let mock = mock("onlyoffice").await;
-    let front = Front::of(&mock);
-    let gateway = Setup::new().mock("hangs-up", "c", &mock, |connection| front.lead(connection)).start().await;
+    let gateway = Setup::new().mock("hangs-up", "c", &mock, |_| {}).start().await;
     let known = ids("onlyoffice", 3);
     known.iter().for_each(|each| mock.seed(&id(each), false));
-    front.hold();
+    hold(&mock);
     // The id is only told in an answer that nobody reads, so the truth is what the upstream holds, and the metrics.
     {
         let body = json!({ "contacts": known });
         let mut call = std::pin::pin!(gateway.post("hangs-up", &body));
         tokio::select! {
             answer = &mut call => panic!("an answer while the upstream holds everything: {}", answer.text),
-            () = front.arrived(1) => {}
+            () = within("a call", mock.arrived(1)) => {}
         }
     }
-    front.release();
+    let_go(&mock);
     within("the deletes of a caller who is gone", mock.arrived(3)).await;
     assert_eq!(mock.deleted().len(), 3);
     // The metrics are the process's; no other test has a tenant of this name.

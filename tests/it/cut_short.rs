@@ -4,8 +4,7 @@
 use onedelete::mock::Fault;
 use serde_json::json;
 
-use crate::front::Front;
-use crate::support::{Running, Setup, id, ids, key, mock, send, table, within};
+use crate::support::{Running, Setup, hold, id, ids, key, let_go, mock, send, table, within};
 
 async fn cancel(gateway: &Running, deletion: &str) -> crate::support::Answer {
     let url = gateway.url(&format!("/v1/deletions/{deletion}/cancel"));
@@ -37,25 +36,24 @@ async fn what_was_turned_away_and_then_cancelled_is_failed_and_not_skipped() {
 #[tokio::test]
 async fn a_stop_leaves_no_call_in_doubt() {
     let mock = mock("wethod").await;
-    let front = Front::of(&mock);
-    let lead = |connection: &mut toml::Table| {
-        front.lead(connection);
+    let one_at_a_time = |connection: &mut toml::Table| {
         table(connection, "limits").insert("max_in_flight".to_owned(), 1.into());
     };
-    let gateway = Setup::new().durable().set("server.drain_ms", 10_000).mock("acme", "c", &mock, lead).start().await;
+    let gateway =
+        Setup::new().durable().set("server.drain_ms", 10_000).mock("acme", "c", &mock, one_at_a_time).start().await;
     let known = ids("wethod", 3);
     known.iter().for_each(|known| mock.seed(&id(known), false));
-    front.hold();
+    hold(&mock);
     let deletion = gateway.post_async("acme", &json!({ "contacts": known })).await;
-    within("the first call", front.arrived(1)).await;
+    within("the first call", mock.arrived(1)).await;
     // After half of the time nothing more is begun, and nothing outside shows it but the clock. The call that is under
     // way ends a little later.
     let release = async {
         tokio::time::sleep(std::time::Duration::from_millis(6_500)).await;
-        front.release();
+        let_go(&mock);
     };
     let (folder, ()) = tokio::join!(gateway.stop_and_keep(), release);
-    assert_eq!(front.count(), 1, "no call was begun after the halt");
+    assert_eq!(mock.journal().len(), 1, "no call was begun after the halt");
     let gateway = Running::reopen(folder).await;
     let answer = gateway.finished("acme", &deletion).await;
     assert_eq!(answer.outcomes(), ["deleted"; 3], "{}", answer.text);

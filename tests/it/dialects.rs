@@ -1,4 +1,4 @@
-//! Every recorded exchange of every dialect through the running gateway: what reaches a scripted upstream, and what the caller is told.
+//! Every recorded exchange of every dialect through the running gateway: what reaches an upstream, and what the caller is told.
 //!
 //! The laws in `adapters/conformance.rs` hold the same fixtures against the pure functions; here nothing is called,
 //! everything is sent. Nothing here reads a log or a `Debug` text. A new fixture needs no new test.
@@ -13,9 +13,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures_util::future::join_all;
 use http::{Method, Response};
+use onedelete::mock::{Entry, Mock};
 use serde_json::{Value, json};
 
-use crate::scripted::{Arrived, Scripted};
 use crate::support::{Answer, Setup, attempts, id, ids, mock, table};
 
 /// How many exchanges each dialect has at least: one that is lost is missed, a new one needs no line here.
@@ -35,7 +35,7 @@ struct Case {
     exchange: Exchange,
     tenant: String,
     connection: toml::Table,
-    upstream: Scripted,
+    upstream: Mock,
 }
 
 #[tokio::test]
@@ -118,16 +118,15 @@ impl Case {
     async fn stage(registration: &'static Registration, exchange: Exchange) -> Self {
         let recorded = exchange.response.as_ref().map(|response| response.to_http().unwrap());
         let sign_in_is_recorded = is_sign_in(&exchange);
-        let upstream = Scripted::start(move |arrived| match &recorded {
-            Some(recorded) if (arrived.method != Method::DELETE) == sign_in_is_recorded => recorded.clone(),
-            _ if arrived.method != Method::DELETE => token(),
+        let upstream = mock(registration.profile.id).await;
+        upstream.answer_with(move |arrived| match &recorded {
+            Some(recorded) if (arrived.method != Method::DELETE) == sign_in_is_recorded => Some(recorded.clone()),
+            _ if arrived.method != Method::DELETE => Some(token()),
             // Nothing is recorded for it, so it must not come; the journal tells of it.
-            _ => Response::new(bytes::Bytes::new()),
+            _ => Some(Response::new(bytes::Bytes::new())),
         });
-        let upstream = upstream.await;
 
-        let mut connection: toml::Table = registration.example.parse().unwrap();
-        upstream.lead_here(&mut connection);
+        let mut connection = upstream.connection_toml();
         connection.extend(toml::Table::try_from(&exchange.settings).unwrap());
         table(&mut connection, "limits").insert("rate".to_owned(), "off".into());
         attempts(1)(&mut connection);
@@ -152,7 +151,7 @@ impl Case {
     fn check_sent(&self) {
         let name = &self.tenant;
         let (deletes, sign_ins): (Vec<_>, Vec<_>) =
-            self.upstream.arrived().into_iter().partition(|arrived| arrived.method == Method::DELETE);
+            self.upstream.journal().into_iter().partition(|arrived| arrived.method == Method::DELETE);
         let Some(request) = &self.exchange.request else {
             assert!(deletes.is_empty() && sign_ins.is_empty(), "{name}: something was sent");
             return;
@@ -172,7 +171,7 @@ impl Case {
     }
 
     /// Method, headers and framing: what holds for deletes and sign-ins alike.
-    fn check_request(&self, arrived: &Arrived, request: &WireRequest) {
+    fn check_request(&self, arrived: &Entry, request: &WireRequest) {
         let name = &self.tenant;
         assert_eq!(arrived.method, request.method.as_str(), "{name}: method");
         for (header, value) in request.headers.iter().filter(|(header, _)| !is_credential(header)) {
@@ -186,7 +185,7 @@ impl Case {
             assert!(!arrived.headers.contains_key(header), "{name}: {header}");
         }
         assert_eq!(only(arrived, "accept-encoding"), "identity", "{name}");
-        assert_eq!(only(arrived, "host"), self.upstream.authority(), "{name}");
+        assert_eq!(only(arrived, "host"), self.upstream.addr().to_string(), "{name}");
         if request.body.is_null() {
             assert!(arrived.body.is_empty(), "{name}: a body");
         } else {
@@ -195,7 +194,7 @@ impl Case {
     }
 
     /// The recorded credential is a placeholder: its scheme counts, and that the connection's own stands there.
-    fn check_credential(&self, arrived: &Arrived, request: &WireRequest) {
+    fn check_credential(&self, arrived: &Entry, request: &WireRequest) {
         let name = &self.tenant;
         let auth = &self.registration.profile.auth;
         let shown = only(arrived, auth.header);
@@ -210,7 +209,7 @@ impl Case {
         }
     }
 
-    fn check_sign_in(&self, arrived: &Arrived, request: &WireRequest) {
+    fn check_sign_in(&self, arrived: &Entry, request: &WireRequest) {
         let name = &self.tenant;
         self.check_request(arrived, request);
         let body = body_of(arrived, request);
@@ -289,7 +288,7 @@ fn token() -> Response<bytes::Bytes> {
 }
 
 /// The one value of a header.
-fn only<'a>(arrived: &'a Arrived, header: &str) -> &'a str {
+fn only<'a>(arrived: &'a Entry, header: &str) -> &'a str {
     let mut values = arrived.headers.get_all(header).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => value.to_str().unwrap(),
@@ -307,7 +306,7 @@ fn scheme(value: &str) -> &str {
 }
 
 /// A body in the form in which the fixture has it: nothing, the text of a form, or JSON.
-fn body_of(arrived: &Arrived, request: &WireRequest) -> Value {
+fn body_of(arrived: &Entry, request: &WireRequest) -> Value {
     match &request.body {
         Value::Null if arrived.body.is_empty() => Value::Null,
         Value::String(_) => std::str::from_utf8(&arrived.body).unwrap().into(),

@@ -9,8 +9,7 @@ use onedelete::mock::{Fault, Mock};
 use serde_json::json;
 
 use crate::faults::claims_are_true;
-use crate::front::Front;
-use crate::support::{Setup, id, ids, mock, within};
+use crate::support::{Setup, hold, id, ids, let_go, mock, within};
 
 /// Whether a file in the folder holds this text.
 fn is_in(folder: &Path, text: &str) -> bool {
@@ -103,24 +102,18 @@ async fn what_was_in_flight_at_the_stop_goes_on_without_a_false_claim() {
 #[tokio::test]
 async fn a_deletion_is_on_disk_before_its_first_call() {
     let mock = mock("wethod").await;
-    let front = Front::of(&mock);
-    let gateway = Setup::new()
-        .durable()
-        .set("server.drain_ms", 50)
-        .mock("acme", "c", &mock, |connection| front.lead(connection))
-        .start()
-        .await;
+    let gateway = Setup::new().durable().set("server.drain_ms", 50).mock("acme", "c", &mock, |_| {}).start().await;
     let known = ids("wethod", 12);
     known.iter().for_each(|each| mock.seed(&id(each), false));
-    front.hold();
+    hold(&mock);
     let deletion = gateway.post_async("acme", &json!({ "contacts": known, "reference": "DSR-1" })).await;
-    front.arrived(1).await;
-    assert_eq!(deletes(&mock), 0, "the relay holds every call back");
-    // Whatever reached the relay is in what another process would find now.
+    within("a call", mock.arrived(1)).await;
+    assert_eq!(mock.deleted().len(), 0, "the mock holds every call back");
+    // Whatever reached the mock is in what another process would find now.
     let second = gateway.crashed_copy().await;
     let found = second.get("acme", &format!("/v1/deletions/{deletion}")).await;
     assert_eq!((found.status, &found.json["reference"]), (200, &json!("DSR-1")), "{}", found.text);
-    front.release();
+    let_go(&mock);
     let answer = second.finished("acme", &deletion).await;
     let contacts: Vec<_> = known.iter().map(|each| id(each)).collect();
     // Two processes at work on one deletion is worse than any crash; still nothing false is said.
@@ -158,14 +151,13 @@ async fn what_was_not_sent_at_the_stop_is_sent_after_it() {
 #[tokio::test]
 async fn identifiers_leave_the_ledger_with_the_end_of_the_deletion() {
     let (sales, lists) = (mock("wethod").await, mock("talkdesk").await);
-    let front = Front::of(&sales);
     let gateway = Setup::new()
         .durable()
-        .mock("acme", "sales", &sales, |connection| front.lead(connection))
+        .mock("acme", "sales", &sales, |_| {})
         .mock("acme", "lists", &lists, |_| {})
         .start()
         .await;
-    front.hold();
+    hold(&sales);
     // Texts that nothing else in the file could look like.
     let texts = ["7331900123456789", "+14155559371", "canary-provider", "canary-external"];
     let body = json!({ "contacts": [
@@ -175,9 +167,9 @@ async fn identifiers_leave_the_ledger_with_the_end_of_the_deletion() {
         "canary/hostile",
     ] });
     let deletion = gateway.post_async("acme", &body).await;
-    front.arrived(1).await;
+    within("a call", sales.arrived(1)).await;
     assert!(is_in(gateway.folder(), texts[3]), "the deletion is not on disk while it runs, or this test cannot see it");
-    front.release();
+    let_go(&sales);
     let answer = gateway.finished("acme", &deletion).await;
     assert_eq!(answer.json["counts"]["pending"], 0);
     let folder = gateway.stop_and_keep().await;

@@ -3,8 +3,7 @@
 use onedelete::mock::Fault;
 use serde_json::{Value, json};
 
-use crate::front::Front;
-use crate::support::{Flow, Running, Setup, flow, id, ids, key, mock, read_key, send};
+use crate::support::{Flow, Running, Setup, flow, hold, id, ids, key, let_go, mock, read_key, send, within};
 
 async fn events(gateway: &Running, key: String, deletion: &str) -> Flow {
     flow(gateway.client.get(gateway.url(&format!("/v1/deletions/{deletion}/events"))).bearer_auth(key)).await
@@ -22,11 +21,10 @@ async fn rest(mut events: Flow) -> Vec<(String, Value)> {
 #[tokio::test]
 async fn progress_is_told_until_the_end() {
     let mock = mock("wethod").await;
-    let front = Front::of(&mock);
-    let gateway = Setup::new().mock("acme", "c", &mock, |connection| front.lead(connection)).start().await;
+    let gateway = Setup::new().mock("acme", "c", &mock, |_| {}).start().await;
     let known = ids("wethod", 3);
     mock.seed(&id(&known[0]), false);
-    front.hold();
+    hold(&mock);
     let contacts = json!([known[0], known[1], "no id"]);
     let deletion = gateway.post_async("acme", &json!({ "contacts": contacts, "reference": "R" })).await;
     let mut first = events(&gateway, key("acme"), &deletion).await;
@@ -39,7 +37,7 @@ async fn progress_is_told_until_the_end() {
     // Whoever comes later is told the same, whoever hangs up holds nothing up.
     let second = events(&gateway, read_key("acme"), &deletion).await;
     drop(events(&gateway, key("acme"), &deletion).await);
-    front.release();
+    let_go(&mock);
     let (first, second) = tokio::join!(rest(first), rest(second));
     let last = first.last().unwrap();
     assert_eq!(second.last(), Some(last));
@@ -81,11 +79,10 @@ async fn a_stop_ends_the_stream_without_an_end_of_the_deletion() {
 #[tokio::test]
 async fn cancelling_shows() {
     let mock = mock("wethod").await;
-    let front = Front::of(&mock);
-    let gateway = Setup::new().mock("acme", "c", &mock, |connection| front.lead(connection)).start().await;
-    front.hold();
+    let gateway = Setup::new().mock("acme", "c", &mock, |_| {}).start().await;
+    hold(&mock);
     let deletion = gateway.post_async("acme", &json!({ "contacts": ids("wethod", 1) })).await;
-    front.arrived(1).await;
+    within("a call", mock.arrived(1)).await;
     let mut stream = events(&gateway, key("acme"), &deletion).await;
     assert_eq!(stream.event().await.unwrap().unwrap().1.get("cancelled_at"), None);
     let url = gateway.url(&format!("/v1/deletions/{deletion}/cancel"));
@@ -93,7 +90,7 @@ async fn cancelling_shows() {
     assert_eq!(request.send().await.unwrap().status(), 202);
     let (name, data) = stream.event().await.unwrap().unwrap();
     assert!(name == "progress" && data["cancelled_at"].is_string(), "{data}");
-    front.release();
+    let_go(&mock);
     assert_eq!(rest(stream).await.last().unwrap().0, "finished");
     gateway.stop().await;
 }

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use adapters::{DIALECTS, Identifier};
 use futures_util::future::join_all;
+use http::{HeaderMap, HeaderName};
 use onedelete::mock::{Fault, Mock};
 use serde_json::{Value, json};
 
-use crate::front::Front;
-use crate::support::{Answer, Running, Setup, attempts, id, ids, mock, table, within};
+use crate::support::{Answer, Running, Setup, attempts, hold, id, ids, let_go, mock, table, within};
 
 /// Fails if the answer claims of a contact what is not true of it at the mock.
 pub(crate) fn claims_are_true(answer: &Answer, contacts: &[Identifier], mock: &Mock, what: &str) {
@@ -286,11 +286,9 @@ async fn replies_that_are_packed_or_too_large_are_not_read() {
         let dialect = registration.profile.id;
         let (mock, known) = (mock(dialect).await, ids(dialect, 1));
         mock.seed(&id(&known[0]), false);
-        let front = Front::of(&mock);
         let gateway = Setup::new()
             .set("upstream.breaker_failures", 100)
             .mock("acme", "c", &mock, |connection| {
-                front.lead(connection);
                 attempts(1)(connection);
                 table(connection, "limits").insert("max_response_bytes".to_owned(), 1_000.into());
             })
@@ -320,7 +318,7 @@ async fn replies_that_are_packed_or_too_large_are_not_read() {
             ("no HTTP", "SSH-2.0-OpenSSH_9.9\r\n\r\n".to_owned()),
             ("nothing", String::new()),
         ] {
-            front.reply_once(bytes);
+            mock.fault(Fault::Raw(bytes.into()));
             let answer = gateway.post("acme", &json!({ "contacts": known })).await;
             assert_eq!(answer.outcomes(), ["unknown"], "{dialect}, {what}: {}", answer.text);
             assert!(mock.holds(&id(&known[0])), "{dialect}");
@@ -336,12 +334,12 @@ async fn an_upstream_that_asks_for_time_gets_it() {
         let (mock, known) = (mock(dialect).await, ids(dialect, 2));
         mock.seed(&id(&known[0]), false);
         mock.seed(&id(&known[1]), false);
-        let front = Front::of(&mock);
-        let gateway = Setup::new().mock("acme", "c", &mock, |connection| front.lead(connection)).start().await;
+        let gateway = Setup::new().mock("acme", "c", &mock, |_| {}).start().await;
         // A sign-in, where there is one, comes first and must not take the reply.
         assert_eq!(gateway.post("acme", &json!({ "contacts": [known[1]] })).await.outcomes(), ["deleted"], "{dialect}");
-        let wait = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nX-RateLimit-Retry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-        front.reply_once(wait);
+        let seconds = ["retry-after", "x-ratelimit-retry-after"].map(|name| (HeaderName::from_static(name), 1.into()));
+        let headers = HeaderMap::from_iter(seconds);
+        mock.fault(Fault::Reply { status: 429, headers, body: String::new() });
         let started = std::time::Instant::now();
         let answer = gateway.post("acme", &json!({ "contacts": [known[0]] })).await;
         assert_eq!(answer.outcomes(), ["deleted"], "{dialect}: {}", answer.text);
@@ -427,31 +425,29 @@ async fn any_number_of_deletions_share_one_sign_in() {
 #[tokio::test]
 async fn a_connection_has_no_more_calls_in_flight_than_it_may() {
     let mock = mock("wethod").await;
-    let front = Front::of(&mock);
     let gateway = Setup::new()
         .mock("acme", "c", &mock, |connection| {
-            front.lead(connection);
             table(connection, "limits").insert("max_in_flight".to_owned(), 3.into());
         })
         .start()
         .await;
     let known = ids("wethod", 24);
     known.iter().for_each(|each| mock.seed(&id(each), false));
-    front.hold();
+    hold(&mock);
     // In one deletion and over several.
     let bodies: Vec<_> = known.chunks(12).map(|some| json!({ "contacts": some })).collect();
     let deletions = async { join_all(bodies.iter().map(|body| gateway.post("acme", body))).await };
     let (answers, ()) = tokio::join!(deletions, async {
-        front.arrived(3).await;
+        within("three calls", mock.arrived(3)).await;
         // Had the gateway more in flight, they would come now: a request through all of it takes longer than one more call.
         for _ in 0..20 {
             assert_eq!(gateway.get("acme", "/v1/connections").await.status, 200);
         }
-        assert_eq!(front.count(), 3, "more calls in flight than allowed");
-        front.release();
+        assert_eq!(mock.journal().len(), 3, "more calls in flight than allowed");
+        let_go(&mock);
     });
     assert!(answers.iter().all(|answer| answer.status == 200));
-    assert_eq!((front.most_at_once(), mock.deleted().len()), (3, 24));
+    assert_eq!((mock.most_at_once(), mock.deleted().len()), (3, 24));
     gateway.stop().await;
 }
 

@@ -3,8 +3,7 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::front::Front;
-use crate::support::{Answer, Running, Setup, id, ids, key, mock, send};
+use crate::support::{Answer, Running, Setup, hold, id, ids, key, let_go, mock, send, within};
 
 async fn post(gateway: &Running, tenant: &str, name: &str, body: &Value) -> Answer {
     let request = gateway.client.post(gateway.url("/v1/deletions")).header("content-type", "application/json");
@@ -104,12 +103,11 @@ async fn a_tenant_can_ask_for_a_key_with_every_deletion() {
 #[tokio::test]
 async fn what_is_under_way_is_found_where_there_is_no_room() {
     let mock = mock("wethod").await;
-    let front = Front::of(&mock);
     let setup = Setup::new().durable().set("deletions.max_open_contacts_per_tenant", 1);
-    let gateway = setup.mock("acme", "c", &mock, |connection| front.lead(connection)).start().await;
+    let gateway = setup.mock("acme", "c", &mock, |_| {}).start().await;
     let known = ids("wethod", 2);
     known.iter().for_each(|known| mock.seed(&id(known), false));
-    front.hold();
+    hold(&mock);
     let (one, other) = (json!({ "contacts": [known[0]] }), json!({ "contacts": [known[1]] }));
     let ask = async |name: &str, body: &Value| {
         let request = gateway.client.post(gateway.url("/v1/deletions")).header("content-type", "application/json");
@@ -117,14 +115,14 @@ async fn what_is_under_way_is_found_where_there_is_no_room() {
         send(request.header("idempotency-key", name).body(body.to_string())).await
     };
     let first = ask("k-1", &one).await;
-    front.arrived(1).await;
+    within("a call", mock.arrived(1)).await;
     let full = ask("k-2", &other).await;
     full.is_problem(503, "overloaded", "another deletion");
     let again = ask("k-1", &one).await;
     assert_eq!((again.status, again.id()), (202, first.id()), "{}", again.text);
     assert_eq!(again.headers["idempotency-replayed"], "true");
     ask("k-1", &other).await.is_problem(422, "idempotency_key_reused", "another body");
-    front.release();
+    let_go(&mock);
     gateway.finished("acme", &first.id()).await;
     assert_eq!(ask("k-2", &other).await.headers.get("idempotency-replayed"), None, "it was not taken");
     gateway.stop().await;

@@ -1,4 +1,5 @@
-//! The integration tests: the gateway from outside, over real sockets on loopback, against the dialects' own doubles.
+//! The integration tests: the gateway from outside, over real sockets on loopback, against the dialects' own
+//! doubles. Every upstream in them is a `onedelete::mock`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -16,7 +17,6 @@ mod entry;
 mod events;
 mod fault_table;
 mod faults;
-mod front;
 mod hostile;
 mod idempotency;
 mod list;
@@ -28,7 +28,6 @@ mod queue;
 mod raw;
 mod record;
 mod refusals;
-mod scripted;
 mod slow;
 mod smoke;
 mod smuggling;

@@ -14,7 +14,6 @@ use bytes::Bytes;
 use http::{Method, Response};
 use serde_json::json;
 
-use crate::scripted::Scripted;
 use crate::support::{Running, Setup, attempts, id, ids, mock, table, within};
 
 /// What a bare upstream does with one request.
@@ -214,25 +213,23 @@ async fn a_reply_that_drips_ends_with_the_attempt() {
 async fn no_cookie_is_kept_and_no_header_tells_of_another_call() {
     for registration in DIALECTS {
         let dialect = registration.profile.id;
-        let upstream = Scripted::start(|arrived| {
+        let upstream = mock(dialect).await;
+        upstream.answer_with(|arrived| {
             let reply = Response::builder().header("set-cookie", "sid=1; Path=/").header("set-cookie", "b=2");
             let reply = reply.header("alt-svc", "h3=\":1\"").header("strict-transport-security", "max-age=9999");
             let reply = reply.header("content-type", "application/json");
             let token = r#"{"access_token":"t","token_type":"Bearer","expires_in":3600,"token":"t"}"#;
             let body = if arrived.method == Method::DELETE { "{}" } else { token };
-            reply.status(if arrived.method == Method::DELETE { 500 } else { 200 }).body(Bytes::from(body)).unwrap()
+            let status = if arrived.method == Method::DELETE { 500 } else { 200 };
+            Some(reply.status(status).body(Bytes::from(body)).unwrap())
         });
-        let upstream = upstream.await;
-        let mut connection: toml::Table = registration.example.parse().unwrap();
-        upstream.lead_here(&mut connection);
-        attempts(1)(&mut connection);
-        let gateway = Setup::new().set("upstream.breaker_failures", 1000).connection("acme", "c", connection);
+        let gateway = Setup::new().set("upstream.breaker_failures", 1000).mock("acme", "c", &upstream, attempts(1));
         let gateway = gateway.start().await;
         for _ in 0..3 {
             is_unknown(&gateway, dialect, &["upstream_error"], "an error with cookies").await;
         }
         gateway.stop().await;
-        let arrived = upstream.arrived();
+        let arrived = upstream.journal();
         assert!(arrived.len() >= 3, "{dialect}");
         for request in &arrived {
             let agent = concat!("onedelete/", env!("CARGO_PKG_VERSION"));
@@ -311,18 +308,15 @@ async fn a_redirected_sign_in_is_not_followed() {
     let to = format!("http://{}/token", trap.local_addr().unwrap());
     for status in [301, 302, 303, 307, 308] {
         let leads = to.clone();
-        let upstream = Scripted::start(move |_| {
-            Response::builder().status(status).header("location", &*leads).body(Bytes::new()).unwrap()
+        let upstream = mock("talkdesk").await;
+        upstream.answer_with(move |_| {
+            Some(Response::builder().status(status).header("location", &*leads).body(Bytes::new()).unwrap())
         });
-        let upstream = upstream.await;
-        let mut connection: toml::Table = crate::support::registration("talkdesk").example.parse().unwrap();
-        upstream.lead_here(&mut connection);
-        attempts(1)(&mut connection);
-        let gateway = Setup::new().connection("acme", "c", connection).start().await;
+        let gateway = Setup::new().mock("acme", "c", &upstream, attempts(1)).start().await;
         let answer = gateway.post("acme", &json!({ "contacts": ids("talkdesk", 1) })).await;
         assert_eq!(answer.errors(), ["credential_unavailable"], "{status}: {}", answer.text);
         gateway.stop().await;
-        assert_eq!(upstream.arrived().len(), 1, "{status}");
+        assert_eq!(upstream.journal().len(), 1, "{status}");
         assert_eq!(trap.accept().map(|(_, from)| from).unwrap_err().kind(), ErrorKind::WouldBlock, "{status}");
         upstream.stop().await;
     }

@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::front::Front;
-use crate::support::{Answer, Running, Setup, id, ids, key, mock, send, table, within};
+use crate::support::{Answer, Running, Setup, hold, id, ids, key, let_go, mock, send, table, within};
 
 fn lines(ids: impl IntoIterator<Item = String>) -> String {
     ids.into_iter().flat_map(|id| [json!(id).to_string(), "\n".to_owned()]).collect()
@@ -50,24 +49,19 @@ async fn counted(gateway: &Running, tenant: &str, event: &str) -> usize {
 #[tokio::test]
 async fn a_large_deletion_leaves_room_to_other_tenants() {
     let (slow, fast) = (mock("kore_ai").await, mock("kore_ai").await);
-    let front = Front::of(&slow);
-    let lead = |connection: &mut toml::Table| {
-        in_bulk(connection);
-        front.lead(connection);
-    };
     let gateway = Setup::new()
         .set("deletions.max_worked_contacts", 10_000)
         .set("deletions.max_worked_contacts_per_tenant", 5_000)
-        .mock("bulk", "c", &slow, lead)
+        .mock("bulk", "c", &slow, in_bulk)
         .mock("small", "c", &fast, |_| {})
         .start()
         .await;
     let many = ids("kore_ai", 30_000);
     slow.seed(&id(&many[0]), false);
     slow.seed(&id(&many[29_999]), false);
-    front.hold();
+    hold(&slow);
     let bulk = send(gateway.lines("bulk", "", lines(many.clone()))).await.id();
-    front.arrived(1).await;
+    within("a call", slow.arrived(1)).await;
     // All places are taken by the other tenant, and still one without work gets in: as JSON and as lines.
     let known = ids("kore_ai", 3);
     known.iter().for_each(|known| fast.seed(&id(known), false));
@@ -77,8 +71,8 @@ async fn a_large_deletion_leaves_room_to_other_tenants() {
     assert_eq!(gateway.finished("small", &answer.id()).await.outcomes(), ["deleted"]);
     let running = look(&gateway, "bulk", &bulk).await;
     assert_eq!((&running["state"], &running["counts"]["pending"]), (&json!("running"), &json!(30_000)));
-    assert_eq!((front.count(), slow.deleted().len()), (1, 0));
-    front.release();
+    assert_eq!((slow.journal().len(), slow.deleted().len()), (1, 0));
+    let_go(&slow);
     let end = finished(&gateway, "bulk", &bulk).await;
     let counts = &end["counts"];
     assert_eq!(
@@ -92,73 +86,70 @@ async fn a_large_deletion_leaves_room_to_other_tenants() {
 #[tokio::test]
 async fn what_waits_can_be_cancelled_and_is_not_sent() {
     let mock = mock("wethod").await;
-    let front = Front::of(&mock);
     let setup = Setup::new().set("deletions.max_worked_contacts_per_tenant", 1);
-    let gateway = setup.mock("acme", "c", &mock, |connection| front.lead(connection)).start().await;
+    let gateway = setup.mock("acme", "c", &mock, |_| {}).start().await;
     let known = ids("wethod", 3);
     known.iter().for_each(|known| mock.seed(&id(known), false));
-    front.hold();
+    hold(&mock);
     let first = gateway.post_async("acme", &json!({ "contacts": known[..1] })).await;
-    front.arrived(1).await;
+    within("a call", mock.arrived(1)).await;
     let second = gateway.post_async("acme", &json!({ "contacts": known[1..2] })).await;
     let third = gateway.post_async("acme", &json!({ "contacts": known[2..] })).await;
     let answer = cancel(&gateway, &second, "respond-async").await;
     assert_eq!((answer.status, answer.outcomes()), (202, vec!["pending"]), "{}", answer.text);
     assert!(answer.json["cancelled_at"].is_string());
-    front.release();
+    let_go(&mock);
     assert_eq!(gateway.finished("acme", &first).await.outcomes(), ["deleted"]);
     let answer = gateway.finished("acme", &second).await;
     assert_eq!((answer.outcomes(), answer.errors()), (vec!["skipped"], vec!["cancelled"]));
     assert_eq!(gateway.finished("acme", &third).await.outcomes(), ["deleted"]);
-    assert_eq!((mock.deleted().len(), mock.holds(&id(&known[1])), front.count()), (2, true, 2));
+    assert_eq!((mock.deleted().len(), mock.holds(&id(&known[1])), mock.journal().len()), (2, true, 2));
     gateway.stop().await;
 }
 
 #[tokio::test]
 async fn a_caller_can_wait_for_what_waits() {
     let mock = mock("wethod").await;
-    let front = Front::of(&mock);
     let setup = Setup::new().set("deletions.max_worked_contacts_per_tenant", 2);
-    let gateway = setup.mock("acme", "c", &mock, |connection| front.lead(connection)).start().await;
+    let gateway = setup.mock("acme", "c", &mock, |_| {}).start().await;
     let known = ids("wethod", 4);
     known.iter().for_each(|known| mock.seed(&id(known), false));
-    front.hold();
+    hold(&mock);
     let first = gateway.post_async("acme", &json!({ "contacts": known[..2] })).await;
-    front.arrived(1).await;
+    within("a call", mock.arrived(1)).await;
     let body = json!({ "contacts": [known[2], known[3], "no id", known[3]] });
     let release = async {
         // It is accepted, and waits: nothing of it arrives.
         let accepted = async { while gateway.listed("acme").await.len() < 2 {} };
         within("the second deletion", accepted).await;
         assert_eq!(look(&gateway, "acme", &first).await["counts"]["pending"], 2);
-        front.release();
+        let_go(&mock);
     };
     let (answer, ()) = tokio::join!(gateway.post("acme", &body), release);
     assert_eq!(answer.status, 207, "{}", answer.text);
     assert_eq!(answer.outcomes(), ["deleted", "deleted", "rejected", "skipped"]);
     assert_eq!(look(&gateway, "acme", &answer.id()).await, answer.json);
-    assert_eq!((mock.deleted().len(), front.count()), (4, 4));
+    assert_eq!((mock.deleted().len(), mock.journal().len()), (4, 4));
     gateway.stop().await;
 }
 
 #[tokio::test]
 async fn what_needs_no_upstream_is_finished_though_nobody_works_it() {
     let mock = mock("wethod").await;
-    let front = Front::of(&mock);
     let setup = Setup::new().set("deletions.max_worked_contacts_per_tenant", 1);
-    let gateway = setup.mock("settles-here", "c", &mock, |connection| front.lead(connection)).start().await;
+    let gateway = setup.mock("settles-here", "c", &mock, |_| {}).start().await;
     // Two parts, and nothing in them can be sent.
     let answer = send(gateway.lines("settles-here", "", "\"no id\"\n".repeat(10_001))).await;
     let end = finished(&gateway, "settles-here", &answer.id()).await;
     assert_eq!(end["counts"]["rejected"], 10_001);
     // One part, for which there is no room now.
-    front.hold();
+    hold(&mock);
     let known = ids("wethod", 1);
     let first = gateway.post_async("settles-here", &json!({ "contacts": known })).await;
-    front.arrived(1).await;
+    within("a call", mock.arrived(1)).await;
     let answer = gateway.post("settles-here", &json!({ "contacts": ["no id"] })).await;
     assert_eq!((answer.status, answer.outcomes()), (207, vec!["rejected"]), "{}", answer.text);
-    front.release();
+    let_go(&mock);
     gateway.finished("settles-here", &first).await;
     assert_eq!(counted(&gateway, "settles-here", "finished").await, 3);
     gateway.stop().await;
@@ -166,22 +157,17 @@ async fn what_needs_no_upstream_is_finished_though_nobody_works_it() {
 
 #[tokio::test]
 async fn what_is_settled_makes_room_again() {
-    let mock = mock("kore_ai").await;
-    let front = Front::of(&mock);
+    let (mock, beside) = (mock("kore_ai").await, mock("kore_ai").await);
     let setup = Setup::new().set("deletions.max_open_contacts_per_tenant", 10_001);
-    let lead = |connection: &mut toml::Table| {
-        in_bulk(connection);
-        front.lead(connection);
-    };
-    let gateway = setup.mock("acme", "c", &mock, lead).mock("other", "c", &mock, |_| {}).start().await;
+    let gateway = setup.mock("acme", "c", &mock, in_bulk).mock("other", "c", &beside, |_| {}).start().await;
     // Three times: what did not come back once would be missed the next time. The second part has twins alone.
     let known = ids("kore_ai", 10_000);
     for _ in 0..3 {
-        front.hold();
+        hold(&mock);
         let text = lines(known.iter().chain(&known).cloned());
         let answer = send(gateway.lines("acme", "", text)).await;
         assert_eq!(answer.status, 202, "{}", answer.text);
-        front.arrived(1).await;
+        within("a call", mock.arrived(1)).await;
         let more = json!({ "contacts": ids("kore_ai", 2) });
         let refused = gateway.post("acme", &more).await;
         refused.is_problem(503, "overloaded", "two contacts more");
@@ -189,7 +175,7 @@ async fn what_is_settled_makes_room_again() {
         let refused = send(gateway.lines("acme", "", lines(ids("kore_ai", 2)))).await;
         refused.is_problem(503, "overloaded", "two lines more");
         assert_eq!(gateway.post_async("other", &more).await.len(), 30);
-        front.release();
+        let_go(&mock);
         let end = finished(&gateway, "acme", &answer.id()).await;
         assert_eq!((&end["counts"]["not_found"], &end["counts"]["skipped"]), (&json!(10_000), &json!(10_000)));
     }
@@ -207,27 +193,22 @@ async fn what_is_settled_makes_room_again() {
 #[tokio::test]
 async fn a_deletion_of_many_parts_is_cancelled_whole_and_finished_once() {
     let mock = mock("kore_ai").await;
-    let front = Front::of(&mock);
-    let lead = |connection: &mut toml::Table| {
-        in_bulk(connection);
-        front.lead(connection);
-    };
     let setup = Setup::new().set("deletions.max_worked_contacts_per_tenant", 20_000);
-    let gateway = setup.mock("acme", "c", &mock, lead).mock("many-parts", "c", &mock, lead).start().await;
-    front.hold();
+    let gateway = setup.mock("acme", "c", &mock, in_bulk).mock("many-parts", "c", &mock, in_bulk).start().await;
+    hold(&mock);
     let text = lines(ids("kore_ai", 50_000));
     let request = gateway.lines("many-parts", "", text);
     let deletion = send(request).await.id();
-    front.arrived(1).await;
+    within("a call", mock.arrived(1)).await;
     let url = gateway.url(&format!("/v1/deletions/{deletion}/cancel"));
     let request = gateway.client.post(url).header("prefer", "respond-async").bearer_auth(key("many-parts"));
     assert_eq!(send(request).await.status, 202);
-    front.release();
+    let_go(&mock);
     let end = finished(&gateway, "many-parts", &deletion).await;
     // The call that was under way got its answer; nothing else was sent.
     let counts = &end["counts"];
     assert_eq!((&counts["not_found"], &counts["skipped"]), (&json!(5_000), &json!(45_000)), "{end}");
-    assert_eq!(front.count(), 1);
+    assert_eq!(mock.journal().len(), 1);
     assert_eq!(counted(&gateway, "many-parts", "finished").await, 1);
     gateway.stop().await;
 }

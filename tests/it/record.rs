@@ -12,7 +12,6 @@ use onedelete::mock::Mock;
 use serde_json::{Value, json};
 
 use crate::cli::{Run, Watched, ended, lines_until, program, run, terminate};
-use crate::scripted::Scripted;
 use crate::support::{Running, Setup, attempts, id, mock, within};
 
 /// A recording under way.
@@ -245,14 +244,13 @@ async fn nothing_that_an_upstream_says_of_people_is_written_down() {
         "failedRecords": [], "accountId": "canary-account",
     });
     let text = Bytes::from(reply.to_string());
-    let upstream = Scripted::start(move |_| {
+    let upstream = mock("kore_ai").await;
+    upstream.answer_with(move |_| {
         let reply = Response::builder().status(200).header("content-type", "application/json; charset=utf-8");
         let reply = reply.header("set-cookie", "canary-cookie=1").header("x-canary", "canary-header");
-        reply.header("location", "https://canary.example/x").body(text.clone()).unwrap()
-    })
-    .await;
-    let mut connection: toml::Table = crate::support::registration("kore_ai").example.parse().unwrap();
-    upstream.lead_here(&mut connection);
+        Some(reply.header("location", "https://canary.example/x").body(text.clone()).unwrap())
+    });
+    let mut connection = upstream.connection_toml();
     connection.insert("stream_id".to_owned(), "st-canary-stream".into());
     connection.insert("account_id".to_owned(), "canary-account".into());
     connection.insert(
@@ -272,7 +270,7 @@ async fn nothing_that_an_upstream_says_of_people_is_written_down() {
     let other = reqwest::Client::new().get(format!("{}/canary-path?canary=1", recording.base_url));
     let other = other.header("connection", "x-hop").header("x-hop", "1").header("x-kept", "1").send().await.unwrap();
     assert_eq!((other.status().as_u16(), other.headers()["x-canary"].to_str().unwrap()), (200, "canary-header"));
-    let arrived = upstream.arrived();
+    let arrived = upstream.journal();
     assert_eq!(arrived[1].path, "/canary-path?canary=1");
     assert!(arrived[1].headers.contains_key("x-kept") && !arrived[1].headers.contains_key("x-hop"));
     gateway.stop().await;

@@ -8,8 +8,7 @@ use adapters::Identifier;
 use onedelete::mock::{Fault, Mock};
 use serde_json::{Value, json};
 
-use crate::front::Front;
-use crate::support::{Answer, Flow, Running, Setup, Upload, flow, id, ids, key, mock, send, within};
+use crate::support::{Answer, Flow, Running, Setup, Upload, flow, hold, id, ids, key, let_go, mock, send, within};
 
 /// One contact a line.
 fn body(contacts: impl IntoIterator<Item = Value>) -> String {
@@ -83,11 +82,10 @@ async fn lines_are_contacts_however_they_are_cut_and_ended() {
 #[tokio::test]
 async fn a_deletion_by_lines_is_answered_without_results() {
     let mock = mock("kore_ai").await;
-    let front = Front::of(&mock);
-    let gateway = Setup::new().mock("acme", "c", &mock, |connection| front.lead(connection)).start().await;
+    let gateway = Setup::new().mock("acme", "c", &mock, |_| {}).start().await;
     let known = ids("kore_ai", 3);
     mock.seed(&id(&known[0]), false);
-    front.hold();
+    hold(&mock);
     let request = gateway.lines("acme", "?reason=why&reference=DSR-1", plain(&known));
     let answer = send(request.header("prefer", "wait=5")).await;
     assert_eq!(answer.status, 202, "{}", answer.text);
@@ -99,7 +97,7 @@ async fn a_deletion_by_lines_is_answered_without_results() {
     assert_eq!(answer.json["results_url"], format!("{path}/results"));
     assert_eq!((&answer.json["reason"], &answer.json["reference"]), (&json!("why"), &json!("DSR-1")));
     assert_eq!((&answer.json["connections"], &answer.json["counts"]["requested"]), (&json!(["c"]), &json!(3)));
-    front.release();
+    let_go(&mock);
     let end = gateway.finished("acme", &answer.id()).await;
     assert_eq!(end.outcomes(), ["deleted", "not_found", "not_found"]);
     assert_eq!(results(&gateway, "acme", &answer.id(), "").await, *end.json["results"].as_array().unwrap());
@@ -386,12 +384,11 @@ async fn many_contacts_get_one_result_each() {
 #[tokio::test]
 async fn results_come_as_soon_as_they_and_those_before_them_are_settled() {
     let (fast, slow) = (mock("wethod").await, mock("wethod").await);
-    let front = Front::of(&slow);
     let setup = Setup::new().mock("acme", "fast", &fast, |_| {});
-    let gateway = setup.mock("acme", "slow", &slow, |connection| front.lead(connection)).start().await;
+    let gateway = setup.mock("acme", "slow", &slow, |_| {}).start().await;
     let known = ids("wethod", 4);
     known.iter().for_each(|known| [&fast, &slow].iter().for_each(|mock| mock.seed(&id(known), false)));
-    front.hold();
+    hold(&slow);
     let text = body(
         known
             .iter()
@@ -411,7 +408,7 @@ async fn results_come_as_soon_as_they_and_those_before_them_are_settled() {
     // The last one is settled by now or soon, and waits for the one before it.
     within("the quick upstream", fast.arrived(3)).await;
     assert_eq!(slow.deleted(), []);
-    front.release();
+    let_go(&slow);
     let last = rest(lines).await;
     assert_eq!(last.len(), 2);
     assert_eq!(last, gateway.finished("acme", &deletion).await.json["results"].as_array().unwrap()[2..]);
@@ -455,12 +452,11 @@ async fn streams_have_places_of_which_a_tenant_gets_half() {
 
 #[tokio::test]
 async fn answers_that_are_streams_have_places_too() {
-    let mock = mock("kore_ai").await;
-    let front = Front::of(&mock);
+    let (mock, beside) = (mock("kore_ai").await, mock("kore_ai").await);
     let setup = Setup::new().set("server.max_requests_in_flight", 16);
-    let setup = setup.mock("acme", "c", &mock, |connection| front.lead(connection)).mock("other", "c", &mock, |_| {});
+    let setup = setup.mock("acme", "c", &mock, |_| {}).mock("other", "c", &beside, |_| {});
     let gateway = setup.start().await;
-    front.hold();
+    hold(&mock);
     let known = ids("kore_ai", 1);
     let follow = |tenant: &'static str| {
         let request = gateway.lines(tenant, "", plain(&known));
@@ -475,7 +471,7 @@ async fn answers_that_are_streams_have_places_too() {
     let events = format!("/v1/deletions/{}/events", deletion[0]);
     gateway.get("acme", &events).await.is_problem(503, "overloaded", "events");
     assert!([200, 207].contains(&follow("other").await.status));
-    front.release();
+    let_go(&mock);
     assert_eq!(rest(first).await.len(), 1);
     let free = async { while gateway.get("acme", &events).await.status == 503 {} };
     within("a free place", free).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use adapters::{DIALECTS, Identifier, Registration};
 use onedelete::app::Gateway;
-use onedelete::mock::Mock;
+use onedelete::mock::{Fault, Mock};
 use onedelete::{api, settings, tenants};
 use serde_json::Value;
 
@@ -449,6 +449,17 @@ pub(crate) async fn mock(dialect: &str) -> Mock {
 
 pub(crate) fn registration(dialect: &str) -> &'static Registration {
     DIALECTS.iter().find(|registration| registration.profile.id == dialect).unwrap()
+}
+
+/// Has the upstream hold every delete from now on.
+pub(crate) fn hold(mock: &Mock) {
+    mock.fault_always(Some(Fault::Hold));
+}
+
+/// Has it carry out what it holds, and whatever comes after it.
+pub(crate) fn let_go(mock: &Mock) {
+    mock.fault_always(None);
+    mock.release(usize::MAX);
 }
 
 /// `n` different native ids of a dialect, never the same twice in this process.

@@ -42,9 +42,11 @@ fn who_is_told_to_slow_down_slows_down_as_a_whole() {
         assert!(throttled.hold_ms.is_some_and(|ms| (7_000..=7_500).contains(&ms)), "{id}: {throttled:?}");
         // Also where it is not said for how long.
         assert!(signal(&dialect, StatusCode::TOO_MANY_REQUESTS, None).hold_ms.is_some(), "{id}");
-        // An error is the breaker's business: it is no request for time.
-        let error = signal(&dialect, StatusCode::BAD_GATEWAY, Some("7"));
+        // An error is the breaker's business, and may ask for time besides.
+        let error = signal(&dialect, StatusCode::BAD_GATEWAY, None);
         assert!(error.failing && error.hold_ms.is_none(), "{id}: {error:?}");
+        let error = signal(&dialect, StatusCode::BAD_GATEWAY, Some("7"));
+        assert!(error.failing && error.hold_ms.is_some_and(|ms| (7_000..=7_500).contains(&ms)), "{id}: {error:?}");
         assert!(signal(&dialect, StatusCode::UNAUTHORIZED, None).credential_refused, "{id}");
     }
 }

@@ -112,6 +112,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Arc<Mocks>>)> {
         ("/upstreams/{name}/contacts", get(upstreams::contacts).put(upstreams::seed).delete(upstreams::forget_all)),
         ("/upstreams/{name}/faults", get(upstreams::rules).post(upstreams::add_rule).delete(upstreams::clear_faults)),
         ("/upstreams/{name}/faults/{id}", delete(upstreams::drop_rule)),
+        ("/upstreams/{name}/release", post(upstreams::release)),
         ("/upstreams/{name}/latency", put(upstreams::set_latency).delete(upstreams::drop_latency)),
         ("/upstreams/{name}/limits", put(upstreams::set_limits).delete(upstreams::drop_limits)),
         ("/scenario", put(play).get(progress).delete(end_scenario)),

@@ -174,6 +174,64 @@ async fn faults_are_set_and_taken_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_is_held_is_shown_and_let_go() {
+    let scene = scene().await;
+    let (release, held) = ("/upstreams/one/release", || scene.get("/upstreams")[0]["held"].clone());
+    scene.told("PUT", "/upstreams/one/contacts", &json!([1, 2, 3]));
+    scene.told("POST", "/upstreams/one/faults", &json!({ "fault": "hold", "times": 3 }));
+    let mock = scene.mocks.find("one").unwrap();
+    std::thread::scope(|threads| {
+        let waiting: Vec<_> = [1, 2, 3]
+            .map(|id| {
+                threads.spawn({
+                    let scene = &scene;
+                    move || scene.delete("one", id)
+                })
+            })
+            .into();
+        // The journal has them as they come, and nothing is deleted yet.
+        while mock.journal().len() < 3 {
+            std::thread::yield_now();
+        }
+        assert_eq!((held(), scene.get("/deleted")), (json!(3), json!([])));
+        let first = scene.get("/journal")["entries"][0].clone();
+        assert_eq!(
+            (&first["fault"], &first["answered"], &first["deleted"]),
+            (&json!("hold"), &Value::Null, &json!([]))
+        );
+        assert_eq!(scene.told("POST", release, &json!({ "n": 1 })), (200, json!({ "released": 1 })));
+        let first_again = scene.get("/journal")["entries"][0].clone();
+        assert_eq!((&first_again["answered"], &first_again["deleted"]), (&json!(200), &first["asked"]));
+        assert_eq!(held(), json!(2));
+        let (status, problem) = scene.told("POST", release, &json!({ "n": "one" }));
+        assert_eq!((status, &problem["pointer"]), (400, &json!("/n")));
+        assert_eq!(scene.told("POST", "/upstreams/three/release", &Value::Null).0, 404);
+        assert_eq!(scene.told("POST", release, &Value::Null), (200, json!({ "released": 2 })));
+        assert!(waiting.into_iter().all(|each| each.join().unwrap() == 200));
+    });
+    assert_eq!((held(), scene.get("/upstreams")[0]["most_at_once"].clone()), (json!(0), json!(3)));
+    assert_eq!(scene.told("POST", release, &Value::Null), (200, json!({ "released": 0 })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_reply_and_bytes_of_ones_own_go_out() {
+    let scene = scene().await;
+    let faults = "/upstreams/one/faults";
+    let reply = json!({ "fault": "reply", "status": 418, "headers": { "x-a": "1" }, "body": "[7]", "times": 1 });
+    assert_eq!(scene.told("POST", faults, &reply).1["headers"], json!({ "x-a": "1" }));
+    let raw = "HTTP/1.1 219 So\r\nx-b: 2\r\n\r\n{}";
+    assert_eq!(scene.told("POST", faults, &json!({ "fault": "raw", "bytes": raw })).0, 201);
+    let told = || ask(scene.mocks.find("one").unwrap().addr(), "DELETE /api/2.0/crm/contact/7", "", "");
+    let Told(status, headers, body) = told();
+    assert_eq!((status, headers["x-a"].as_str(), body), (418, "1", json!([7])));
+    let Told(status, headers, body) = told();
+    assert_eq!((status, headers["x-b"].as_str(), body), (219, "2", json!({})));
+    let entries = scene.get("/journal")["entries"].clone();
+    let of = |at: usize| (entries[at]["fault"].clone(), entries[at]["answered"].clone());
+    assert_eq!([of(0), of(1)], [(json!("reply"), json!(418)), (json!("raw"), Value::Null)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn latency_and_limits_are_set_and_shown() {
     let scene = scene().await;
     let latency = json!({ "latency": "fixed", "ms": 1, "seed": 0 });

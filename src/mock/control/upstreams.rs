@@ -1,4 +1,4 @@
-//! The routes of one upstream: its contacts, faults, latency and limit; and the list of all.
+//! The routes of one upstream: its contacts, faults, what it holds, latency and limit; and the list of all.
 //!
 //! What they change is gone after a reset.
 
@@ -8,6 +8,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Answer, Mocked, Problem, answer, body_of, read};
@@ -36,6 +37,8 @@ fn describe(name: &str, mock: &Mock) -> Value {
         "connection_toml": toml::to_string(&connection).unwrap_or_default(),
         "latency": latency,
         "limits": limit,
+        "held": state.held.len(),
+        "most_at_once": state.most_at_once,
     })
 }
 
@@ -104,6 +107,22 @@ pub(super) async fn drop_rule(State(mocks): Mocked, Path((name, id)): Path<(Stri
     }
     let known = mock.rules().iter().map(|standing| standing.id.0.to_string()).collect();
     Err(Problem::unknown("There is no rule with this number.", known))
+}
+
+pub(super) async fn release(
+    State(mocks): Mocked,
+    Path(name): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer {
+    #[derive(Default, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Asked {
+        n: Option<usize>,
+    }
+    let mock = mocks.find(&name)?;
+    let body = body_of(body)?;
+    let asked = if body.is_empty() { Asked::default() } else { read(&body)? };
+    Ok(answer(StatusCode::OK, &json!({ "released": mock.release(asked.n.unwrap_or(usize::MAX)) })))
 }
 
 pub(super) async fn set_latency(

@@ -1,9 +1,14 @@
 //! The JSON of faults, rules, latencies, limits and checks: what is read, what is refused, and what is written.
 
+use bytes::Bytes;
+use http::HeaderMap;
 use serde_json::{Value, json};
 
 use crate::mock::json::{Seeded, read};
 use crate::mock::{Check, Fault, Latency, Limits, Progress, Rule, RuleId, Scenario, Standing};
+
+/// Members without which a fault can be read.
+const OPTIONAL: [&str; 4] = ["fault", "commit", "headers", "body"];
 
 /// Every fault with its parameters.
 fn faults() -> Vec<Value> {
@@ -17,6 +22,7 @@ fn faults() -> Vec<Value> {
         json!({ "fault": "status", "status": 500 }),
         json!({ "fault": "slow_drip", "ms": 3 }),
         json!({ "fault": "stall" }),
+        json!({ "fault": "hold" }),
         json!({ "fault": "throttle", "wait_s": 5 }),
         json!({ "fault": "busy", "wait_s": 5 }),
         json!({ "fault": "wrong_ids" }),
@@ -24,6 +30,8 @@ fn faults() -> Vec<Value> {
         json!({ "fault": "contradict" }),
         json!({ "fault": "accept_202" }),
         json!({ "fault": "redirect", "status": 302, "to": "https://elsewhere.example/" }),
+        json!({ "fault": "reply", "status": 207, "headers": { "retry-after": "é, 1" }, "body": "{}" }),
+        json!({ "fault": "raw", "bytes": "HTTP/1.1 2\u{0}\u{80}\u{ff}" }),
         json!({ "fault": "lie" }),
         json!({ "fault": "partial", "failing": [{ "id": "7" }, { "phone": "+1" }] }),
         json!({ "fault": "delay", "ms": 7 }),
@@ -43,7 +51,7 @@ fn every_fault_is_written_as_it_is_read() {
         odd[strange] = 1.into();
         let (_, why) = read::<Fault>(odd.to_string().as_bytes()).unwrap_err();
         assert_eq!(why, format!("`{}` takes no `{strange}`", fault.name()));
-        for needed in json.as_object().unwrap().keys().filter(|key| !["fault", "commit"].contains(&key.as_str())) {
+        for needed in json.as_object().unwrap().keys().filter(|key| !OPTIONAL.contains(&key.as_str())) {
             let mut bare = json.clone();
             bare.as_object_mut().unwrap().remove(needed);
             let (_, why) = read::<Fault>(bare.to_string().as_bytes()).unwrap_err();
@@ -51,6 +59,10 @@ fn every_fault_is_written_as_it_is_read() {
         }
     }
     assert_eq!(read::<Fault>(br#"{"fault":"reset"}"#), Ok(Fault::Reset { commit: false }));
+    let bare = Fault::Reply { status: 200, headers: HeaderMap::new(), body: String::new() };
+    assert_eq!(read::<Fault>(br#"{"fault":"reply","status":200}"#), Ok(bare));
+    let raw: Fault = read(br#"{"fault":"raw","bytes":"\u0000\u00ff\n"}"#).unwrap();
+    assert_eq!(raw, Fault::Raw(Bytes::from_static(&[0, 255, 10])));
 }
 
 #[test]
@@ -75,6 +87,16 @@ fn what_is_wrong_is_named_by_its_place() {
         (r#"{"fault":"html","status":100}"#, "", "`status` must be 200 to 999"),
         (r#"{"fault":"delay","ms":3600001}"#, "", "`ms` must be at most 3600000"),
         (r#"{"fault":"redirect","status":302,"to":"a\nb"}"#, "", "`to` cannot stand in a header"),
+        (r#"{"fault":"reply","status":100}"#, "", "`status` must be 200 to 999"),
+        (r#"{"fault":"reply","status":200,"headers":{"a b":"1"}}"#, "", "`headers` has a name or a value"),
+        (r#"{"fault":"reply","status":200,"headers":{"a":"1\n"}}"#, "", "`headers` has a name or a value"),
+        (
+            r#"{"fault":"reply","status":200,"headers":{"Content-Length":"1"}}"#,
+            "",
+            "`headers` takes no `content-length`",
+        ),
+        (r#"{"fault":"reply","status":200,"headers":{"a":1}}"#, "/headers/a", "must be a string"),
+        (r#"{"fault":"raw","bytes":"\u0100"}"#, "", "`bytes` has a character above U+00FF"),
         (r#"{"fault":"stall","wehn":{}}"#, "/wehn", "unknown field `wehn`"),
         (r#"{"fault":"stall"} x"#, "", "something follows"),
         (r#"{"fault":"#, "/fault", "EOF"),
