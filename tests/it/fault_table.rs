@@ -58,13 +58,15 @@ fn faults(contact: &Identifier) -> Vec<(&'static str, Fault)> {
     ]
 }
 
-/// A gateway with a connection to each mock, named after its dialect.
-async fn gateway(mocks: &[Mock], tries: i64) -> Running {
+/// A gateway with a connection to each mock, named after its dialect. Only for an answer that never comes, it waits a
+/// short time.
+async fn gateway(mocks: &[Mock], tries: i64, fault: &Fault) -> Running {
+    let response_ms = if *fault == Fault::Stall { 300 } else { 20_000 };
     let mut setup = Setup::new().set("upstream.breaker_failures", 1_000);
     for (registration, mock) in DIALECTS.iter().zip(mocks) {
         setup = setup.mock("acme", registration.profile.id, mock, |connection| {
             attempts(tries)(connection);
-            table(connection, "timeouts").insert("response_ms".to_owned(), 500.into());
+            table(connection, "timeouts").insert("response_ms".to_owned(), response_ms.into());
         });
     }
     setup.start().await
@@ -121,8 +123,8 @@ async fn page() -> String {
         let rows = faults(&id("0")).len();
         for row in 0..rows {
             // A gateway for each row: an upstream that asks for rest gets it, whoever comes next.
-            let gateway = gateway(&mocks, tries).await;
-            let (name, _) = faults(&id("0")).remove(row);
+            let (name, fault) = faults(&id("0")).remove(row);
+            let gateway = gateway(&mocks, tries, &fault).await;
             let cells = DIALECTS.iter().zip(&mocks).map(async |(registration, mock)| {
                 let dialect = registration.profile.id;
                 let contact = ids(dialect, 1).remove(0);
