@@ -119,7 +119,10 @@ fn hide_value(value: &Spanned<DeValue<'_>>, inside: bool, hidden: &mut Vec<Range
     match value.get_ref() {
         DeValue::Table(table) => hide(table, inside, hidden),
         DeValue::Array(items) => items.iter().for_each(|item| hide_value(item, inside, hidden)),
-        DeValue::String(text) if text.starts_with("plain:") || text.contains('@') => hidden.push(value.span()),
+        // A URL may have a password, or a query with a token.
+        DeValue::String(text) if ["plain:", "@", "?"].iter().any(|mark| text.contains(mark)) => {
+            hidden.push(value.span());
+        }
         _ if inside => hidden.push(value.span()),
         _ => {}
     }

@@ -142,6 +142,8 @@ fn a_line_that_may_hold_a_secret_is_never_quoted() {
         "connections = { a = { dialect = 5, credentials = { token = \"plain:hunter2\" } } }",
         "[connections.a]\ntoken = \"hunter2\"",
         "[connections.a]\napikey = \"hunter2\"",
+        "[connections.a]\ndialect = \"onlyoffice\"\nbase_url = \"htps://plain:hunter2.example\"",
+        "[connections.a]\ndialect = \"onlyoffice\"\nbase_url = \"https://x.example/?token=hunter2\"",
         "[connections.a]\ndialect = \"onlyoffice\"\napikey = \"hunter2\"\nbase_url = \"https://hunter2@x.example\"",
         "[connections.a]\ndialect = \"onlyoffice\"\ncredentials = [\"hunter2\"]",
         "[connections.a]\ndialect = \"plain:hunter2\"",
