@@ -95,7 +95,14 @@ fn is_request_id(value: &HeaderValue) -> bool {
 pub(super) async fn refuse(request: Request, next: Next) -> Response {
     match request.extensions().get::<Flaw>() {
         None => next.run(request).await,
-        Some(&head::HEADERS_TOO_LARGE) => Problem::new(&problem::HEADERS_TOO_LARGE).into_response(),
-        Some(flaw) => Problem::invalid("", flaw.code, flaw.message).into_response(),
+        Some(flaw) => refusal(*flaw).into_response(),
+    }
+}
+
+// Not in `refuse`: an optimizing compiler looks for the constants of an `async fn` before it knows its type, and gives up.
+fn refusal(flaw: Flaw) -> Problem {
+    match flaw {
+        head::HEADERS_TOO_LARGE => Problem::new(&problem::HEADERS_TOO_LARGE),
+        Flaw { code, message } => Problem::invalid("", code, message),
     }
 }
