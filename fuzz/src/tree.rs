@@ -136,6 +136,8 @@ impl Tree {
 pub fn may_name(text: &[u8], word: &str) -> bool {
     // A refusal leaves control characters out of a name that it shows.
     let text = String::from_utf8_lossy(text).replace(char::is_control, "");
+    // An escaped quote does not end a name.
+    let text = text.replace("\\\\", "").replace("\\\"", "");
     let begins = |before: &str| {
         let outside = before.rsplit_once('"').map_or(before, |(outside, _)| outside);
         outside.trim_end().ends_with(['{', ','])
