@@ -174,23 +174,29 @@ async fn what_is_given_back_at_a_halt_is_not_claimed_again() {
     assert_eq!(ledger.read(id).await.unwrap().unwrap().tally.total(), 0);
 }
 
-#[tokio::test]
-async fn parts_that_end_together_close_their_deletion_once() {
-    let engine = engine(&Held::new(0));
-    let head = Arc::new(Head {
+fn head() -> Arc<Head> {
+    Arc::new(Head {
         id: DeletionId::new(),
         tenant: "acme".into(),
         created_ms: 0,
         reason: None,
         reference: None,
         shares: Vec::new(),
-    });
-    let part = |number: u32| {
-        let part = Arc::new(Part { number, first: 0, contacts: Vec::new(), settled: Vec::new() });
-        let key = PartKey { deletion: head.id, part: number, fence: 1 };
-        let job = Job { head: Arc::clone(&head), parts: 2, key, part, attempts: Vec::new(), cancelled: false };
-        engine.enter(&job, None, Instant::now()).0
-    };
+    })
+}
+
+/// A part without contacts.
+fn empty(head: &Arc<Head>, parts: u32, number: u32, fence: u64) -> Job {
+    let part = Arc::new(Part { number, first: 0, contacts: Vec::new(), settled: Vec::new() });
+    let key = PartKey { deletion: head.id, part: number, fence };
+    Job { head: Arc::clone(head), parts, key, part, attempts: Vec::new(), cancelled: false }
+}
+
+#[tokio::test]
+async fn parts_that_end_together_close_their_deletion_once() {
+    let engine = engine(&Held::new(0));
+    let head = head();
+    let part = |number| engine.enter(&empty(&head, 2, number, 1), None, Instant::now()).0;
     let close = || engine.register.first_to_close(head.id);
     for _ in 0..2 {
         let (first, second) = (part(0), part(1));
@@ -206,20 +212,8 @@ async fn parts_that_end_together_close_their_deletion_once() {
 #[tokio::test]
 async fn what_is_not_accepted_yet_is_not_renewed_and_what_is_claimed_again_ends_its_old_work() {
     let engine = engine(&Held::new(0));
-    let head = Arc::new(Head {
-        id: DeletionId::new(),
-        tenant: "acme".into(),
-        created_ms: 0,
-        reason: None,
-        reference: None,
-        shares: Vec::new(),
-    });
-    let enter = |fence, finished| {
-        let part = Arc::new(Part { number: 0, first: 0, contacts: Vec::new(), settled: Vec::new() });
-        let key = PartKey { deletion: head.id, part: 0, fence };
-        let job = Job { head: Arc::clone(&head), parts: 1, key, part, attempts: Vec::new(), cancelled: false };
-        engine.enter(&job, finished, Instant::now())
-    };
+    let head = head();
+    let enter = |fence, finished| engine.enter(&empty(&head, 1, 0, fence), finished, Instant::now());
     // A renewal would find nothing in the ledger, and so say that the part is lost.
     let (leaving, running) = enter(1, Some(watch::channel(None).1));
     assert!(engine.register.keys().is_empty());
