@@ -4,6 +4,7 @@ mod breaker;
 mod budget;
 mod client;
 mod credentials;
+mod dial;
 mod pace;
 mod stack;
 #[cfg(test)]
@@ -13,6 +14,7 @@ pub use breaker::BreakerState;
 #[cfg(test)]
 pub(crate) use client::StandIn;
 pub use client::{Client, ClientRules};
+pub use dial::{Dial, Dialling, Stream};
 pub use pace::{SharedPace, Turn};
 pub use stack::{Outbound, Permit, Rules, Upstream};
 #[cfg(test)]

@@ -19,6 +19,7 @@ use super::budget::{Budget, BudgetRules};
 use super::client::StandIn;
 use super::client::{Client, ClientRules};
 use super::credentials::{NoCredential, Shown, Wallet};
+use super::dial::Dial;
 use super::pace::{Pace, SharedPace};
 use crate::clock;
 use crate::engine::{Lost, Signal};
@@ -45,6 +46,7 @@ pub struct Rules {
 pub struct Outbound {
     rules: Rules,
     pace: Option<Arc<dyn SharedPace>>,
+    dial: Option<Arc<dyn Dial>>,
     in_flight: Arc<Semaphore>,
     tenants: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
 }
@@ -88,12 +90,18 @@ impl std::fmt::Debug for Outbound {
 impl Outbound {
     /// With nothing in flight.
     pub fn new(rules: Rules) -> Self {
-        Self { rules, pace: None, in_flight: Arc::new(Semaphore::new(rules.max_in_flight)), tenants: Mutex::default() }
+        let in_flight = Arc::new(Semaphore::new(rules.max_in_flight));
+        Self { rules, pace: None, dial: None, in_flight, tenants: Mutex::default() }
     }
 
     /// The same, with paces that are shared with other gateways.
     pub fn sharing(self, pace: Option<Arc<dyn SharedPace>>) -> Self {
         Self { pace, ..self }
+    }
+
+    /// The same, with connections that something else makes than the system's sockets.
+    pub fn dialled_by(self, dial: Arc<dyn Dial>) -> Self {
+        Self { dial: Some(dial), ..self }
     }
 
     /// One tenant's places: a tenant whose upstreams all stall must leave some to the others.
@@ -107,7 +115,7 @@ impl Outbound {
     /// The runtime side of a connection. Fails only where the machine has no usable TLS set-up.
     pub fn open(&self, connection: &Arc<Connection>) -> Result<Upstream, String> {
         let Rules { breaker_failures, breaker_open_ms, .. } = self.rules;
-        let client = Client::new(ClientRules {
+        let rules = ClientRules {
             connect_ms: connection.timeouts.connect_ms,
             response_ms: connection.timeouts.response_ms,
             pool_idle_ms: connection.limits.pool_idle_ms,
@@ -115,7 +123,11 @@ impl Outbound {
             max_response_bytes: connection.limits.max_response_bytes,
             allow_private: connection.allow_private,
             https_only: connection.base_url.starts_with("https://"),
-        })?;
+        };
+        let client = match &self.dial {
+            Some(dial) => Client::dialled_by(rules, Arc::clone(dial)),
+            None => Client::new(rules)?,
+        };
         Ok(Upstream {
             dialect: Arc::clone(&connection.dialect),
             client,

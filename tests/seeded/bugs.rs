@@ -245,13 +245,13 @@ pub(crate) const BUGS: &[Bug] = &[
         test: "outbound::breaker::tests::a_stale_call_neither_closes_nor_reopens_it",
     },
     Bug {
-        name: "a_redirect_is_followed",
+        name: "a_name_leads_to_a_private_address",
         area: "retry",
-        file: "src/outbound/client.rs",
-        from: ".redirect(reqwest::redirect::Policy::none())",
-        to: ".redirect(if BROKEN { reqwest::redirect::Policy::limited(3) } else { reqwest::redirect::Policy::none() })",
-        suite: Suite::Outside,
-        test: "faults::a_redirect_is_never_followed",
+        file: "src/outbound/dial.rs",
+        from: "filter(|at| allow_private || is_public(at.ip()))",
+        to: "filter(|at| allow_private || BROKEN || is_public(at.ip()))",
+        suite: Suite::Gateway,
+        test: "outbound::client::tests::a_name_that_leads_to_an_address_that_is_not_public_is_not_connected_to",
     },
     // The store.
     Bug {
