@@ -83,15 +83,17 @@ impl Gateway {
         };
         let engine = Arc::new(Engine::new(Arc::clone(&ledger), bounds));
         engine.begin().await?;
+        let stopping = CancellationToken::new();
         let routes = {
             let desk = Arc::clone(&desk);
             move |head: &Head| routes(&desk, head)
         };
+        let keeping_up = stopping.clone();
+        engine.spawn(async move { _ = keeping_up.run_until_cancelled(crate::telemetry::keep_up()).await });
         engine.spawn(Arc::clone(&engine).dispatch(routes));
         engine.spawn(Arc::clone(&engine).keep());
         engine.spawn(Arc::clone(&engine).forget(ledger::retention(settings)));
 
-        let stopping = CancellationToken::new();
         let api = Api {
             desk,
             entry: Arc::new(Entry::new(settings.server.max_wrong_keys_per_min)),

@@ -1,8 +1,10 @@
 //! Logs and metrics. Neither ever has an identifier, a credential, or a byte of an upstream's body.
 //!
-//! Names and labels are listed in ARCHITECTURE.md. Handles are taken once a connection, not once a call.
+//! Names and labels are listed in ARCHITECTURE.md. Handles are taken once for each row of labels, and kept: naming a metric costs
+//! more than counting.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use adapters::Outcome;
@@ -74,9 +76,21 @@ pub fn metrics_page() -> String {
         .unwrap_or_default()
 }
 
-/// The metrics of one connection's calls.
+/// How often what was measured is put into its buckets. Until then, every measurement takes eight bytes.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Keeps measurements from piling up where nobody reads the metrics. Does not end.
+pub async fn keep_up() {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        RECORDER.get().and_then(Option::as_ref).inspect(|handle| handle.run_upkeep());
+    }
+}
+
+/// The metrics of one connection: its calls, and what became of contacts.
 pub struct CallMetrics {
     labels: [(&'static str, String); 3],
+    outcomes: [OnceLock<Counter>; Outcome::ALL.len()],
     seconds: Histogram,
     breaker: Gauge,
     retries_waiting: Gauge,
@@ -106,6 +120,7 @@ impl CallMetrics {
             breaker: gauge!("onedelete_breaker_state", &labels),
             retries_waiting: gauge!("onedelete_retries_waiting", &labels),
             ok: counter(&labels, "200"),
+            outcomes: Default::default(),
             labels,
         }
     }
@@ -125,6 +140,18 @@ impl CallMetrics {
     pub(crate) fn retry_waits(&self) -> RetryWaits {
         self.retries_waiting.increment(1.0);
         RetryWaits(self.retries_waiting.clone())
+    }
+
+    /// Counts contacts that were settled.
+    pub(crate) fn settled(&self, outcomes: impl IntoIterator<Item = (Outcome, u64)>) {
+        for (outcome, contacts) in outcomes {
+            let counter = self.outcomes[outcome as usize].get_or_init(|| {
+                let [tenant, connection, dialect] = self.labels.clone();
+                let labels = [tenant, connection, dialect, ("outcome", outcome.as_str().to_owned())];
+                counter!("onedelete_contacts_total", &labels)
+            });
+            counter.increment(contacts);
+        }
     }
 
     pub(crate) fn breaker(&self, state: BreakerState) {
@@ -150,34 +177,48 @@ fn labels(connection: &Connection) -> [(&'static str, String); 3] {
     ]
 }
 
-/// Counts contacts that were settled at a connection.
-pub(crate) fn settled(connection: &Arc<Connection>, outcomes: impl Iterator<Item = Outcome>) {
-    let mut counts = [0u64; Outcome::ALL.len()];
-    for outcome in outcomes {
-        counts[outcome as usize] += 1;
-    }
-    for (outcome, count) in Outcome::ALL.into_iter().zip(counts) {
-        if count > 0 {
-            let [tenant, name, dialect] = labels(connection);
-            let labels = [tenant, name, dialect, ("outcome", outcome.as_str().to_owned())];
-            counter!("onedelete_contacts_total", &labels).increment(count);
-        }
-    }
-}
+/// Counters by tenant and event.
+type Events = HashMap<(Arc<str>, &'static str), Counter>;
 
 /// Counts a deletion's event.
-pub(crate) fn deletion(tenant: &str, event: &'static str) {
-    counter!("onedelete_deletions_total", "tenant" => tenant.to_owned(), "event" => event).increment(1);
+pub(crate) fn deletion(tenant: &Arc<str>, event: &'static str) {
+    static KEPT: LazyLock<Mutex<Events>> = LazyLock::new(Mutex::default);
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let counter = kept.entry((Arc::clone(tenant), event));
+    let counter = counter.or_insert_with_key(
+        |(tenant, event)| counter!("onedelete_deletions_total", "tenant" => tenant.to_string(), "event" => *event),
+    );
+    counter.increment(1);
 }
 
 /// Sets how many deletions are not finished.
 pub(crate) fn running(deletions: usize) {
-    gauge!("onedelete_deletions_running").set(deletions as f64);
+    static KEPT: LazyLock<Gauge> = LazyLock::new(|| gauge!("onedelete_deletions_running"));
+    KEPT.set(deletions as f64);
+}
+
+/// What is counted and measured of one kind of request.
+struct Answered {
+    route: String,
+    method: &'static str,
+    status: u16,
+    count: Counter,
+    seconds: Histogram,
 }
 
 /// Counts a request to the public listener. `route` is a template, never a path: paths can hold identifiers.
-pub(crate) fn request(route: &str, method: &str, status: u16, took: Duration) {
-    let labels = [("route", route.to_owned()), ("method", method.to_owned()), ("status", status.to_string())];
-    counter!("onedelete_requests_total", &labels).increment(1);
-    histogram!("onedelete_request_seconds", "route" => route.to_owned()).record(took.as_secs_f64());
+pub(crate) fn request(route: &str, method: &'static str, status: u16, took: Duration) {
+    // Routes, methods and statuses that occur are few.
+    static KEPT: Mutex<Vec<Answered>> = Mutex::new(Vec::new());
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let same = |row: &Answered| row.status == status && row.method == method && row.route == route;
+    let place = kept.iter().position(same).unwrap_or_else(|| {
+        let labels = [("route", route.to_owned()), ("method", method.to_owned()), ("status", status.to_string())];
+        let count = counter!("onedelete_requests_total", &labels);
+        let seconds = histogram!("onedelete_request_seconds", "route" => route.to_owned());
+        kept.push(Answered { route: route.to_owned(), method, status, count, seconds });
+        kept.len() - 1
+    });
+    kept[place].count.increment(1);
+    kept[place].seconds.record(took.as_secs_f64());
 }

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use adapters::{Call, Dialect, Fault, FaultCode};
+use adapters::{Call, Dialect, Fault, FaultCode, Outcome};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -260,6 +260,11 @@ impl Upstream {
     /// Whether another credential could be had when one is refused.
     pub fn renewable(&self) -> bool {
         self.wallet.renewable()
+    }
+
+    /// Counts contacts that were settled, with an answer of the upstream or without.
+    pub fn settled(&self, outcomes: impl IntoIterator<Item = (Outcome, u64)>) {
+        self.metrics.settled(outcomes);
     }
 
     /// Calls in flight at most.

@@ -8,7 +8,6 @@ use tokio::task::JoinHandle;
 
 use super::{Engine, Routes};
 use crate::store::{DeletionId, Part, StoreError};
-use crate::telemetry;
 
 /// A deletion whose parts still arrive. Unless it is accepted, what was put down of it is thrown away.
 pub struct Draft {
@@ -67,7 +66,7 @@ pub(super) fn count(part: &Part, counted: &mut SettledHere) {
 pub(super) fn count_settled_here(counted: &SettledHere, routes: &Routes) {
     for ((share, outcome), contacts) in counted {
         if let Some(Some(route)) = routes.get(usize::from(*share)) {
-            telemetry::settled(&route.connection, std::iter::repeat_n(*outcome, *contacts));
+            route.upstream.settled([(*outcome, *contacts as u64)]);
         }
     }
 }

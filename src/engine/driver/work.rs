@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use adapters::{FaultCode, Slot};
+use adapters::{FaultCode, Outcome, Slot};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -12,11 +12,10 @@ use tracing::Instrument;
 
 use super::register::Running;
 use super::{Engine, Route, Routes};
+use crate::clock;
 use crate::engine::{Backoff, Lost, Policy, Settled, Share, Step, Ticket, settle_without_a_dialect};
-use crate::outbound::Permit;
+use crate::outbound::{Permit, Upstream};
 use crate::store::{Head, Intent, Job, Record, StoreError};
-use crate::tenants::Connection;
-use crate::{clock, telemetry};
 
 /// Why a part stopped before its end.
 #[derive(Debug)]
@@ -179,7 +178,7 @@ impl Work<'_> {
             let (closed, mut settled) = (share.take_closed(), share.take_settled());
             if !closed.is_empty() || !settled.is_empty() {
                 self.results.put(&mut settled);
-                writes.push(self.write_down(connection, self.record(closed, settled)));
+                writes.push(self.write_down(upstream, self.record(closed, settled)));
             }
             if (done || is_halted) && calls.is_empty() {
                 while let Some(written) = writes.next().await {
@@ -225,10 +224,11 @@ impl Work<'_> {
     }
 
     /// Puts down what was learnt, and counts it once it is on the disk.
-    async fn write_down(&self, connection: &Arc<Connection>, record: Record) -> Result<(), StoreError> {
-        let outcomes: Vec<_> = record.settled.iter().map(|(_, settled)| settled.outcome).collect();
+    async fn write_down(&self, upstream: &Upstream, record: Record) -> Result<(), StoreError> {
+        let mut counts = [0; Outcome::ALL.len()];
+        record.settled.iter().for_each(|(_, settled)| counts[settled.outcome as usize] += 1);
         self.engine.ledger.record(record).await?;
-        telemetry::settled(connection, outcomes.into_iter());
+        upstream.settled(Outcome::ALL.into_iter().zip(counts).filter(|(_, contacts)| *contacts > 0));
         Ok(())
     }
 
