@@ -316,7 +316,7 @@ async fn carry_out(
     let id = accept.head.id;
     let routes: Result<Vec<_>, String> = connections.iter().map(|connection| api.desk.route(connection)).collect();
     let routes = routes.map_err(|err| {
-        tracing::error!(error = %err, "no client for an upstream can be made");
+        tracing::error!(deletion = %id, error = %err, "no client for an upstream can be made");
         Problem::new(&problem::INTERNAL)
     })?;
     // A tenant whose upstreams stall must leave places for requests to the others.

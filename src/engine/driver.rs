@@ -20,7 +20,6 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument;
 
 pub use self::draft::Draft;
 use self::draft::{count, count_settled_here};
@@ -141,7 +140,6 @@ impl Engine {
         self.register.opened(&tenant, open);
         let hold = deletion.parts() == 1 && self.register.may_start(&tenant, contacts);
         let deletion = Arc::new(Accept { hold, ..deletion });
-        let span = tracing::error_span!("deletion", id = %deletion.head.id, %tenant);
         let routes: Routes = routes.into_iter().map(Some).collect();
         let entered = hold.then(|| {
             let job = Job::first(&deletion);
@@ -180,7 +178,7 @@ impl Engine {
                 None => engine.stir(),
             }
         };
-        self.tasks.spawn(task.instrument(span));
+        self.tasks.spawn(task);
         Handle { accepted, finished }
     }
 
@@ -367,7 +365,6 @@ impl Engine {
     fn take_up(self: &Arc<Self>, job: Job, routes: &impl Fn(&Head) -> Routes, asked: Instant) {
         let routes = routes(&job.head);
         let (leaving, running) = self.enter(&job, None, asked);
-        let span = tracing::error_span!("deletion", id = %job.head.id, tenant = %job.head.tenant, part = job.key.part);
         if job.key.fence > 1 {
             tracing::info!(deletion = %job.head.id, tenant = %job.head.tenant, part = job.key.part, "taken up again");
         }
@@ -380,7 +377,7 @@ impl Engine {
             engine.carry_out(job, &routes, &running, None).await;
             leaving.in_order();
         };
-        self.tasks.spawn(task.instrument(span));
+        self.tasks.spawn(task);
     }
 
     fn enter(self: &Arc<Self>, job: &Job, finished: Option<Finished>, since: Instant) -> (Leaving, Running) {
@@ -398,20 +395,21 @@ impl Engine {
         running: &Running,
         finished: Option<watch::Sender<Option<Arc<Whole>>>>,
     ) {
+        let (deletion, tenant, part) = (job.head.id, &*job.head.tenant, job.key.part);
         let results = match self.work(&job, routes, running).await {
             Ok(results) => results,
             Err(work::Stopped::Store(StoreError::Fenced)) => {
-                tracing::warn!(part = job.key.part, "the part is not held here any more");
+                tracing::warn!(%deletion, tenant, part, "the part is not held here any more");
                 // It may be over, and only the answer to its last record be missing.
                 self.close(&job.head).await;
                 return;
             }
             Err(work::Stopped::Store(err)) => {
-                tracing::error!(error = %err, "the deletion stops here: what it learnt could not be put down");
+                tracing::error!(%deletion, tenant, part, error = %err, "the deletion stops here: what it learnt could not be put down");
                 return;
             }
             Err(work::Stopped::Halted) => {
-                tracing::info!("not finished: what is left stands in the ledger");
+                tracing::info!(%deletion, tenant, part, "not finished: what is left stands in the ledger");
                 let _ = self.ledger.release(job.key).await;
                 return;
             }
@@ -419,7 +417,7 @@ impl Engine {
         self.register.settled(&job.head.tenant, job.part.contacts.len() - job.part.settled.len());
         let Some(finished_ms) = self.close(&job.head).await else { return };
         if job.parts > 1 {
-            return tracing::info!(parts = job.parts, "deletion finished");
+            return tracing::info!(%deletion, tenant, parts = job.parts, "deletion finished");
         }
         let cancelled_ms = match running.cancel.is_cancelled() {
             true => self.cancelled_ms(job.head.id).await,
@@ -427,7 +425,7 @@ impl Engine {
         };
         let whole = whole(&job, finished_ms, cancelled_ms, results);
         let absent = whole.summary.tally.absent;
-        tracing::info!(contacts = whole.page.contacts.len(), absent, "deletion finished");
+        tracing::info!(%deletion, tenant, contacts = whole.page.contacts.len(), absent, "deletion finished");
         finished.inspect(|finished| drop(finished.send_replace(Some(Arc::new(whole)))));
     }
 
@@ -438,7 +436,8 @@ impl Engine {
             Ok(true) => {}
             Ok(false) => return None,
             Err(err) => {
-                tracing::error!(error = %err, "the end of the deletion could not be put down");
+                let (deletion, tenant) = (head.id, &*head.tenant);
+                tracing::error!(%deletion, tenant, error = %err, "the end of the deletion could not be put down");
                 return None;
             }
         }

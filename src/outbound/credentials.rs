@@ -16,10 +16,12 @@ use serde_json::json;
 use super::client::Client;
 use crate::clock;
 use crate::engine::Lost;
-use crate::tenants::{CredentialValue, Credentials};
+use crate::tenants::{Connection, CredentialValue, Credentials};
 
 /// A signed token holds so long, in seconds.
 const SIGNED_LIFE_S: u64 = 300;
+/// A token that was signed so long ago, in milliseconds, is signed anew before it is sent.
+const FRESH_MS: u64 = 1_000;
 /// A signed token is dated so far back, in seconds: clocks differ.
 const BACKDATED_S: u64 = 30;
 /// A token from a sign-in is renewed when so much of its life is over, in percent.
@@ -48,7 +50,7 @@ enum Source {
         key: Box<jsonwebtoken::EncodingKey>,
     },
     SignIn {
-        credentials: Arc<crate::tenants::Connection>,
+        connection: Arc<Connection>,
         state: Mutex<State>,
         turn: tokio::sync::Mutex<()>,
     },
@@ -93,6 +95,8 @@ enum Answer {
 pub(super) struct Shown {
     pub(super) value: HeaderValue,
     pub(super) generation: u64,
+    /// When it was signed, where it was signed here.
+    since_ms: u64,
 }
 
 /// Why there is nothing to show.
@@ -109,7 +113,7 @@ impl std::fmt::Debug for Wallet {
 }
 
 impl Wallet {
-    pub(super) fn new(connection: &Arc<crate::tenants::Connection>) -> Self {
+    pub(super) fn new(connection: &Arc<Connection>) -> Self {
         let auth = &connection.registration.profile.auth;
         let source = source(connection, auth).unwrap_or(Source::Unusable);
         Self { auth, source }
@@ -129,12 +133,12 @@ impl Wallet {
     pub(super) async fn obtain(&self, dialect: &dyn Dialect, client: &Client) -> Result<Shown, NoCredential> {
         let unusable = || unavailable(None, false);
         match &self.source {
-            Source::Fixed(value) => Ok(Shown { value: value.clone(), generation: 0 }),
+            Source::Fixed(value) => Ok(Shown { value: value.clone(), generation: 0, since_ms: 0 }),
             Source::Signed { id_claim, subject, client_id, key } => {
                 self.signed(id_claim, subject, client_id, key).ok_or_else(unusable)
             }
-            Source::SignIn { credentials, state, turn } => {
-                self.signed_in(dialect, client, &credentials.credentials, state, turn).await
+            Source::SignIn { connection, state, turn } => {
+                self.signed_in(dialect, client, connection, state, turn).await
             }
             Source::Unusable => Err(unusable()),
         }
@@ -144,9 +148,13 @@ impl Wallet {
     pub(super) fn latest(&self, shown: Shown) -> Option<Shown> {
         match &self.source {
             // Its short life counts from here.
-            Source::Signed { id_claim, subject, client_id, key } => self.signed(id_claim, subject, client_id, key),
+            Source::Signed { id_claim, subject, client_id, key }
+                if clock::now().ms.saturating_sub(shown.since_ms) > FRESH_MS =>
+            {
+                self.signed(id_claim, subject, client_id, key)
+            }
             Source::SignIn { state, .. } => lock(state).token.as_ref().map(Held::shown),
-            Source::Fixed(_) | Source::Unusable => Some(shown),
+            Source::Fixed(_) | Source::Signed { .. } | Source::Unusable => Some(shown),
         }
     }
 
@@ -168,7 +176,7 @@ impl Wallet {
         &self,
         dialect: &dyn Dialect,
         client: &Client,
-        credentials: &Credentials,
+        connection: &Connection,
         state: &Mutex<State>,
         turn: &tokio::sync::Mutex<()>,
     ) -> Result<Shown, NoCredential> {
@@ -187,10 +195,16 @@ impl Wallet {
         if let Some(known) = lock(state).without_asking(asked_ms) {
             return known;
         }
-        let reading = self.ask(dialect, client, credentials).await;
+        let reading = self.ask(dialect, client, &connection.credentials).await;
         if !matches!(reading, Ok(SignInReading::Token { .. })) {
             let what = reading.as_ref().map_or_else(|_| "no answer".to_owned(), |reading| format!("{reading:?}"));
-            tracing::warn!(answer = what, "the upstream gave no credential: check the connection's credentials");
+            let (tenant, connection) = (&*connection.tenant, &*connection.name);
+            tracing::warn!(
+                tenant,
+                connection,
+                answer = what,
+                "the upstream gave no credential: check the connection's credentials"
+            );
         }
         let now = clock::now();
         let answer = match reading {
@@ -237,7 +251,7 @@ impl Wallet {
 
     fn signed(&self, id_claim: &str, subject: &str, client_id: &str, key: &jsonwebtoken::EncodingKey) -> Option<Shown> {
         let value = self.value(&sign(id_claim, subject, client_id, key)?)?;
-        Some(Shown { value, generation: 0 })
+        Some(Shown { value, generation: 0, since_ms: clock::now().ms })
     }
 
     fn value(&self, token: &str) -> Option<HeaderValue> {
@@ -331,7 +345,7 @@ impl State {
 
 impl Held {
     fn shown(&self) -> Shown {
-        Shown { value: self.value.clone(), generation: self.generation }
+        Shown { value: self.value.clone(), generation: self.generation, since_ms: 0 }
     }
 }
 
@@ -350,7 +364,7 @@ impl CredentialValue {
     }
 }
 
-fn source(connection: &Arc<crate::tenants::Connection>, auth: &'static AuthScheme) -> Option<Source> {
+fn source(connection: &Arc<Connection>, auth: &'static AuthScheme) -> Option<Source> {
     let credentials = &connection.credentials;
     let member = |wanted: &str| credentials.members.iter().find(|(name, _)| *name == wanted)?.1.text();
     match credentials.grant {
@@ -370,7 +384,7 @@ fn source(connection: &Arc<crate::tenants::Connection>, auth: &'static AuthSchem
             key: Box::new(jsonwebtoken::EncodingKey::from_secret(member("client_secret")?.as_bytes())),
         }),
         Grant::SignIn => Some(Source::SignIn {
-            credentials: Arc::clone(connection),
+            connection: Arc::clone(connection),
             state: Mutex::default(),
             turn: tokio::sync::Mutex::new(()),
         }),

@@ -54,6 +54,7 @@ pub struct Outbound {
 /// One connection's upstream.
 #[derive(Debug)]
 pub struct Upstream {
+    connection: Arc<Connection>,
     dialect: Arc<dyn Dialect>,
     client: Client,
     breaker: Arc<Mutex<Breaker>>,
@@ -129,6 +130,7 @@ impl Outbound {
             None => Client::new(rules)?,
         };
         Ok(Upstream {
+            connection: Arc::clone(connection),
             dialect: Arc::clone(&connection.dialect),
             client,
             breaker: Arc::new(Mutex::new(Breaker::new(BreakerRules {
@@ -247,7 +249,8 @@ impl Upstream {
     pub fn heard(&self, permit: &Permit, signal: Signal) {
         self.heard_of(permit.leave.pass, !signal.failing, signal.hold_ms.unwrap_or(0));
         if signal.credential_refused {
-            tracing::warn!("the upstream does not accept the connection's credential");
+            let (tenant, connection) = self.name();
+            tracing::warn!(tenant, connection, "the upstream does not accept the connection's credential");
             self.wallet.refused(permit.shown.generation);
         } else {
             self.wallet.accepted(permit.shown.generation);
@@ -288,11 +291,20 @@ impl Upstream {
         self.metrics.breaker(after);
         match (before, after) {
             (BreakerState::Closed, BreakerState::Open) => {
-                tracing::warn!("the upstream keeps failing and is left alone for a while");
+                let (tenant, connection) = self.name();
+                tracing::warn!(tenant, connection, "the upstream keeps failing and is left alone for a while");
             }
-            (BreakerState::HalfOpen, BreakerState::Closed) => tracing::info!("the upstream works again"),
+            (BreakerState::HalfOpen, BreakerState::Closed) => {
+                let (tenant, connection) = self.name();
+                tracing::info!(tenant, connection, "the upstream works again");
+            }
             _ => {}
         }
+    }
+
+    /// The tenant and the connection, for log lines.
+    fn name(&self) -> (&str, &str) {
+        (&self.connection.tenant, &self.connection.name)
     }
 
     fn show_breaker(&self) {

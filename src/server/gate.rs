@@ -12,12 +12,13 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::io::poll_read_buf;
 
 use super::chunks::Chunks;
 use super::conversation::Conversation;
 use super::head::{Framing, Head, HeadLimits};
 
-/// What is read at once.
+/// What is read at once, at least.
 const PIECE: usize = 8_192;
 /// A body that surely comes in one piece if it is here.
 const SHORT: u64 = 4_096;
@@ -162,14 +163,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
                 }
                 _ => {}
             }
-            let mut piece = [0; PIECE];
-            let mut piece = ReadBuf::new(&mut piece);
-            ready!(Pin::new(&mut gate.stream).poll_read(cx, &mut piece))?;
-            if piece.filled().is_empty() {
+            gate.raw.reserve(PIECE);
+            let read = ready!(poll_read_buf(Pin::new(&mut gate.stream), cx, &mut gate.raw))?;
+            if read == 0 {
                 gate.ended = true;
                 return Poll::Ready(Ok(()));
             }
-            gate.raw.extend_from_slice(piece.filled());
         }
     }
 }

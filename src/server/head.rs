@@ -5,6 +5,7 @@
 
 use bytes::BytesMut;
 use http::Method;
+use memchr::memchr;
 
 /// What is wrong with a request. Nothing of it is repeated in either text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,27 +108,41 @@ impl Head {
                 drop(bytes.split_to(2));
             }
         }
-        while let Some(&byte) = bytes.get(self.at) {
-            let after_cr = self.at > self.line && bytes[self.at - 1] == b'\r';
-            self.at += 1;
-            if after_cr != (byte == b'\n') {
+        loop {
+            let most = self.most();
+            let end = memchr(b'\n', &bytes[self.at..]).map(|n| self.at + n);
+            let seen = end.map_or(bytes.len(), |end| end + 1);
+            // How much is read until it shows that a line does not end as it should.
+            let from = self.at.saturating_sub(1).max(self.line);
+            let cr = memchr(b'\r', &bytes[from..end.unwrap_or(bytes.len())]).map(|n| from + n);
+            let wrong = match (cr, end) {
+                (Some(cr), Some(end)) => (cr + 1 < end).then_some(cr + 2),
+                (Some(cr), None) => (cr + 1 < bytes.len()).then_some(cr + 2),
+                (None, end) => end.map(|end| end + 1),
+            };
+            if wrong.is_some_and(|wrong| wrong <= most + 1) {
                 return Err(LINE_END);
             }
-            if byte == b'\n' {
-                let line = &bytes[self.line..self.at - 2];
-                self.line = self.at;
-                if self.headers == 0 {
-                    self.request_line(line)?;
-                    self.headers = self.at;
-                } else if line.is_empty() {
-                    return self.end().map(|framing| Some((self.at, framing)));
-                } else {
-                    self.header(line)?;
-                }
+            // With its last byte, a line is read before it is too long.
+            if seen > most + usize::from(end.is_some()) {
+                return Err(self.too_large());
             }
-            self.within_limits()?;
+            self.at = seen;
+            let Some(end) = end else { return Ok(None) };
+            let line = &bytes[self.line..end - 1];
+            self.line = seen;
+            if self.headers == 0 {
+                self.request_line(line)?;
+                self.headers = seen;
+            } else if line.is_empty() {
+                return self.end().map(|framing| Some((seen, framing)));
+            } else {
+                self.header(line)?;
+            }
+            if self.count > self.limits.max_headers || seen > self.most() {
+                return Err(self.too_large());
+            }
         }
-        Ok(None)
     }
 
     /// The method, if it is one that the answer may depend on: an answer to HEAD has no body.
@@ -136,13 +151,16 @@ impl Head {
         self.method.clone().filter(|method| known.contains(method)).unwrap_or(Method::GET)
     }
 
-    fn within_limits(&self) -> Result<(), Flaw> {
-        if self.headers == 0 {
-            let most = LONGEST_METHOD + self.limits.max_uri_bytes + AROUND_TARGET;
-            return if self.at > most { Err(URI_TOO_LONG) } else { Ok(()) };
+    /// How many bytes there may be, as far as it has come.
+    fn most(&self) -> usize {
+        match self.headers {
+            0 => LONGEST_METHOD + self.limits.max_uri_bytes + AROUND_TARGET,
+            headers => headers + self.limits.max_header_bytes,
         }
-        let large = self.at - self.headers > self.limits.max_header_bytes || self.count > self.limits.max_headers;
-        if large { Err(HEADERS_TOO_LARGE) } else { Ok(()) }
+    }
+
+    fn too_large(&self) -> Flaw {
+        if self.headers == 0 { URI_TOO_LONG } else { HEADERS_TOO_LARGE }
     }
 
     /// RFC 9112, section 3.
@@ -153,7 +171,7 @@ impl Head {
         else {
             return Err(REQUEST_LINE);
         };
-        if !(1..=LONGEST_METHOD).contains(&method.len()) || !method.iter().all(is_token) {
+        if !(1..=LONGEST_METHOD).contains(&method.len()) || !all(method, TOKEN) {
             return Err(REQUEST_LINE);
         }
         self.method = Method::from_bytes(method).ok();
@@ -197,10 +215,9 @@ impl Head {
     /// RFC 9112, section 5. A line that begins with a blank continues the one before (section 5.2), and has no name here.
     fn header(&mut self, line: &[u8]) -> Result<(), Flaw> {
         self.count += 1;
-        let colon = line.iter().position(|byte| *byte == b':').ok_or(HEADER)?;
+        let colon = memchr(b':', line).ok_or(HEADER)?;
         let (name, value) = (&line[..colon], &line[colon + 1..]);
-        let is_text = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
-        if name.is_empty() || !name.iter().all(is_token) || !value.iter().all(is_text) {
+        if name.is_empty() || !all(name, TOKEN) || !all(value, TEXT) {
             return Err(HEADER);
         }
         let value = trim(value);
@@ -247,9 +264,60 @@ impl Head {
     }
 }
 
+/// What a byte may stand in, as bits.
+const TOKEN: u8 = 1;
+const TEXT: u8 = 2;
+const PATH: u8 = 4;
+const QUERY: u8 = 8;
+const HOST_NAME: u8 = 16;
+
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let letter = (byte as u8).is_ascii_alphanumeric();
+        // RFC 9110, section 5.6.2.
+        if letter || within(byte as u8, b"!#$%&'*+-.^_`|~") {
+            classes[byte] |= TOKEN;
+        }
+        // RFC 9110, section 5.5.
+        if byte == 9 || (byte >= 32 && byte != 127) {
+            classes[byte] |= TEXT;
+        }
+        // RFC 3986, section 3.3; a percent sign must have its digits.
+        if letter || within(byte as u8, b"-._~!$&'()*+,;=:@/") {
+            classes[byte] |= PATH | QUERY;
+        }
+        // Browsers do not encode these in a query.
+        if within(byte as u8, b"?[]{}|\\^`") {
+            classes[byte] |= QUERY;
+        }
+        if letter || within(byte as u8, b"-._~%!$&'()*+,;=:") {
+            classes[byte] |= HOST_NAME;
+        }
+        byte += 1;
+    }
+    classes
+};
+
+const fn within(byte: u8, bytes: &[u8]) -> bool {
+    let mut n = 0;
+    while n < bytes.len() {
+        if bytes[n] == byte {
+            return true;
+        }
+        n += 1;
+    }
+    false
+}
+
+fn all(bytes: &[u8], class: u8) -> bool {
+    bytes.iter().all(|byte| CLASSES[usize::from(*byte)] & class != 0)
+}
+
 /// RFC 9110, section 5.6.2.
 pub(super) fn is_token(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
+    CLASSES[usize::from(*byte)] & TOKEN != 0
 }
 
 fn trim(mut value: &[u8]) -> &[u8] {
@@ -262,16 +330,15 @@ fn trim(mut value: &[u8]) -> &[u8] {
 /// A path and a query in the characters of RFC 3986. In a query, those that browsers do not encode are taken too.
 fn is_path(text: &[u8]) -> bool {
     let mut rest = text.iter();
-    let mut in_query = false;
+    let mut class = PATH;
     while let Some(byte) = rest.next() {
         let fine = match byte {
             b'%' => rest.next().is_some_and(u8::is_ascii_hexdigit) && rest.next().is_some_and(u8::is_ascii_hexdigit),
             b'?' => {
-                in_query = true;
+                class = QUERY;
                 true
             }
-            b'[' | b']' | b'{' | b'}' | b'|' | b'\\' | b'^' | b'`' => in_query,
-            byte => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(byte),
+            byte => CLASSES[usize::from(*byte)] & class != 0,
         };
         if !fine {
             return false;
@@ -298,8 +365,7 @@ fn is_authority(text: &[u8]) -> bool {
             None => (text, &b""[..]),
         },
     };
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:".contains(byte);
-    !host.is_empty() && host.iter().all(plain) && port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
+    !host.is_empty() && all(host, HOST_NAME) && port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
 }
 
 #[cfg(test)]

@@ -13,7 +13,6 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
-use tracing::Instrument;
 
 use super::head::{self, Flaw};
 use crate::api::{Problem, problem};
@@ -60,11 +59,11 @@ async fn observe(request: Request, next: Next) -> Response {
     // The template, never the path: a path can hold an identifier.
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let shown = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
-    let span = tracing::error_span!("request", id = %shown);
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let mut response = next.run(request).await;
     let (status, took) = (response.status().as_u16(), start.elapsed());
     telemetry::request(&route, known(&method), status, took);
-    span.in_scope(|| tracing::info!(method = known(&method), route, status, ms = took.as_millis() as u64, "answered"));
+    let ms = took.as_millis() as u64;
+    tracing::info!(request = shown, method = known(&method), route, status, ms, "answered");
     if let Some(id) = id {
         response.headers_mut().insert(REQUEST_ID, id);
     }

@@ -43,6 +43,7 @@ const OWNERS: &[(&[&str], &[&str])] = &[
         &["hyper", "hyper_util"],
         &["src/mock/", "src/outbound/client", "src/outbound/dial.rs", "src/record/", "src/server/"],
     ),
+    (&["memchr"], &["src/server/head.rs"]),
     (&["jsonwebtoken"], &["src/outbound/credentials.rs"]),
     (&["metrics", "metrics_exporter_prometheus", "tracing_subscriber"], &["src/telemetry.rs"]),
     // The command line is a client of the gateway.

@@ -45,7 +45,7 @@ impl Drop for Draft {
                     let _ = adding.await;
                 }
                 if let Err(err) = engine.ledger.discard(id).await {
-                    tracing::warn!(error = %err, "what was put down of a deletion that did not arrive stays for now");
+                    tracing::warn!(deletion = %id, error = %err, "what was put down of a deletion that did not arrive stays for now");
                 }
             };
             self.engine.tasks.spawn(discarding);

@@ -8,14 +8,13 @@ use adapters::{FaultCode, Outcome, Slot};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tracing::Instrument;
 
 use super::register::Running;
 use super::{Engine, Route, Routes};
 use crate::clock;
 use crate::engine::{Backoff, Lost, Policy, Settled, Share, Step, Ticket, settle_without_a_dialect};
 use crate::outbound::{Permit, Upstream};
-use crate::store::{Head, Intent, Job, Record, StoreError};
+use crate::store::{DeletionId, Head, Intent, Job, Record, StoreError};
 
 /// Why a part stopped before its end.
 #[derive(Debug)]
@@ -51,6 +50,7 @@ struct Work<'w> {
 
 /// What is known of a part's contacts so far.
 struct Results {
+    deletion: DeletionId,
     first: u32,
     places: Mutex<Vec<Option<Settled>>>,
     /// The number of the last record.
@@ -60,7 +60,7 @@ struct Results {
 impl Results {
     fn of(job: &Job) -> Self {
         let places = Mutex::new(job.part.page().results);
-        Self { first: job.part.first, places, records: AtomicU32::new(0) }
+        Self { deletion: job.head.id, first: job.part.first, places, records: AtomicU32::new(0) }
     }
 
     /// Takes results in. Whatever is said of a contact after its first result does not count.
@@ -74,7 +74,7 @@ impl Results {
                     true
                 }
                 _ => {
-                    tracing::error!("a contact was settled twice: the first result stays");
+                    tracing::error!(deletion = %self.deletion, "a contact was settled twice: the first result stays");
                     false
                 }
             }
@@ -95,15 +95,12 @@ impl Engine {
         let shares = job.head.shares.iter().zip(0..).map(|(name, share)| {
             let work = Work { engine: self, job, share, running, results: &results, deadline_ms };
             let route = routes.get(usize::from(share)).and_then(Option::as_ref);
-            // Spans are of the highest level, so that a log of warnings alone still says where.
-            let span = tracing::error_span!("share", connection = &**name);
-            let working = async move {
+            async move {
                 match route {
                     Some(route) => work.drive(route).await,
-                    None => work.wait_without_a_route().await,
+                    None => work.wait_without_a_route(name).await,
                 }
-            };
-            working.instrument(span)
+            }
         });
         let ended = tokio::select! {
             ended = join_all(shares) => ended,
@@ -234,12 +231,13 @@ impl Work<'_> {
 
     /// A share whose connection is no longer configured: nothing can be sent for it. What it is worth is settled when it
     /// is cancelled or its time is over; until then, a start with the connection can go on with it.
-    async fn wait_without_a_route(&self) -> Result<(), Stopped> {
+    async fn wait_without_a_route(&self, connection: &str) -> Result<(), Stopped> {
         let (fresh, past, _) = self.job.past(self.share);
         if fresh.is_empty() && past.is_empty() {
             return Ok(());
         }
-        tracing::error!("nothing can be sent: the connection is no longer configured");
+        let (deletion, tenant) = (self.job.head.id, &*self.job.head.tenant);
+        tracing::error!(%deletion, tenant, connection, "nothing can be sent: the connection is no longer configured");
         let time_over = async {
             match clock::instant(self.deadline_ms) {
                 Some(instant) => tokio::time::sleep_until(instant).await,
