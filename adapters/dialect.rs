@@ -45,6 +45,12 @@ pub trait SignIn: Send + Sync {
 
     /// What the reply to that request means. Never panics, whatever the bytes.
     fn read(&self, reply: &http::Response<Bytes>) -> SignInReading;
+
+    /// Whether the upstream is one device, which takes sign-ins one by one and, when it locks somebody out, locks out
+    /// everybody. Otherwise accounts have nothing to do with each other.
+    fn is_a_device(&self) -> bool {
+        false
+    }
 }
 
 /// The members of a connection's `credentials`, with their secrets in the clear, for one sign-in.

@@ -84,15 +84,20 @@ impl Gateway {
         let engine = Arc::new(Engine::new(Arc::clone(&ledger), bounds));
         engine.begin().await?;
         let stopping = CancellationToken::new();
-        let routes = {
-            let desk = Arc::clone(&desk);
-            move |head: &Head| routes(&desk, head)
-        };
         let keeping_up = stopping.clone();
         engine.spawn(async move { _ = keeping_up.run_until_cancelled(crate::telemetry::keep_up()).await });
-        engine.spawn(Arc::clone(&engine).dispatch(routes));
-        engine.spawn(Arc::clone(&engine).keep());
-        engine.spawn(Arc::clone(&engine).forget(ledger::retention(settings)));
+        let dispatching = {
+            let (engine, desk) = (Arc::clone(&engine), Arc::clone(&desk));
+            move || {
+                let desk = Arc::clone(&desk);
+                Arc::clone(&engine).dispatch(move |head: &Head| routes(&desk, head))
+            }
+        };
+        engine.tend(dispatching);
+        let (keeping, forgetting) = (Arc::clone(&engine), Arc::clone(&engine));
+        engine.tend(move || Arc::clone(&keeping).keep());
+        let retention = ledger::retention(settings);
+        engine.tend(move || Arc::clone(&forgetting).forget(retention));
 
         let api = Api {
             desk,

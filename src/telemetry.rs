@@ -3,6 +3,9 @@
 //! Names and labels are listed in ARCHITECTURE.md. Handles are taken once for each row of labels, and kept: naming a metric costs
 //! more than counting.
 
+mod line;
+mod panics;
+
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -33,16 +36,19 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging to stderr. Once a process; later calls change nothing.
+/// Starts logging to stderr, panics among it. Once a process; later calls change nothing of how lines are written.
 pub fn log(format: LogFormat, filter: &str) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let plain = std::env::var_os("NO_COLOR").is_some() || !std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let painted = format == LogFormat::Text && !plain;
+    let stderr = move || line::Lines::new(std::io::stderr(), painted);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_target(false);
     // A second start, as tests do, keeps the first subscriber.
     let _ = match format {
-        LogFormat::Text => builder.with_ansi(!plain).try_init(),
+        LogFormat::Text => builder.with_ansi(painted).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
+    panics::to_log();
 }
 
 /// Starts counting. Once a process; later calls change nothing.

@@ -222,6 +222,10 @@ impl SignIn for BasIp {
         Ok(request)
     }
 
+    fn is_a_device(&self) -> bool {
+        true
+    }
+
     fn read(&self, reply: &Response<Bytes>) -> SignInReading {
         let envelope = wire::Envelope::of(reply).unwrap_or_default();
         if envelope.code() == Some("system_error") {

@@ -89,7 +89,8 @@ pub(super) async fn find(
 ) -> Result<Summary, Problem> {
     let absent = || Problem::new(&problem::NOT_FOUND);
     let id: DeletionId = path.ok().and_then(|Path(text)| text.parse().ok()).ok_or_else(absent)?;
-    let summary = api.engine.read(id).await.map_err(|_| Problem::unsaid(&problem::STORE_UNAVAILABLE))?;
+    let summary = api.engine.read_of(&caller.key.tenant.id, id).await;
+    let summary = summary.map_err(|_| Problem::unsaid(&problem::STORE_UNAVAILABLE))?;
     summary.filter(|summary| may_see(caller, summary)).ok_or_else(absent)
 }
 

@@ -127,7 +127,7 @@ fn explain<'b, T: Deserialize<'b>>(body: &'b [u8], first: &serde_json::Error, at
             let (code, message) = describe(&text);
             // serde stands at the object when it finds these; the member is what the caller looks for.
             let path = match code {
-                "duplicate_member" | "missing_member" => format!("{path}/{}", shown(named(&text))),
+                "duplicate_member" | "missing_member" => format!("{path}/{}", named(&text)),
                 _ => path,
             };
             Problem::invalid(path, code, message)
@@ -143,12 +143,13 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
     use serde_path_to_error::Segment;
     let mut text = String::new();
     for segment in path {
-        text.push('/');
         match segment {
-            Segment::Seq { index } => text.push_str(&index.to_string()),
-            Segment::Map { key } => text.push_str(&shown(key).replace('~', "~0").replace('/', "~1")),
-            Segment::Enum { variant } => text.push_str(variant),
-            Segment::Unknown => text.push('?'),
+            Segment::Seq { index } => text.push_str(&format!("/{index}")),
+            // Only a member that is not known is kept back, and nothing lies below it: this points to the object that has it.
+            Segment::Map { key } if !is_a_name(key) => break,
+            Segment::Map { key } => text.push_str(&format!("/{key}")),
+            Segment::Enum { variant } => text.push_str(&format!("/{variant}")),
+            Segment::Unknown => text.push_str("/?"),
         }
     }
     text
@@ -156,17 +157,20 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 
 /// serde's message as code and sentence. Values that it repeats are left out: they may be identifiers.
 fn describe(message: &str) -> (&'static str, String) {
-    let message = message.split(" at line ").next().unwrap_or(message);
+    // From the end, where serde's own words are: what it repeats before them can have the same in it.
+    let place = |tail: &str| tail.bytes().all(|b| b.is_ascii_digit() || b" column".contains(&b));
+    let message = message.rsplit_once(" at line ").filter(|(_, tail)| place(tail)).map_or(message, |(head, _)| head);
     let name = || named(message);
     if message.starts_with("unknown field") {
-        let known = message.split_once(", expected").map_or("", |(_, known)| known.trim());
-        return ("unknown_member", format!("`{}` is not known here; expected {known}", shown(name())));
+        let known = message.rsplit_once(", expected").map_or("", |(_, known)| known.trim());
+        let what = if is_a_name(name()) { format!("`{}`", name()) } else { "a member".to_owned() };
+        return ("unknown_member", format!("{what} is not known here; expected {known}"));
     }
     if message.starts_with("duplicate field") {
-        return ("duplicate_member", format!("`{}` stands more than once", shown(name())));
+        return ("duplicate_member", format!("`{}` stands more than once", name()));
     }
     if message.starts_with("missing field") {
-        return ("missing_member", format!("`{}` is missing", shown(name())));
+        return ("missing_member", format!("`{}` is missing", name()));
     }
     if let Some(text) = message.strip_prefix(WHICH) {
         return ("identifier_count", text.to_owned());
@@ -186,9 +190,10 @@ fn named(message: &str) -> &str {
     message.split('`').nth(1).unwrap_or_default()
 }
 
-/// A member's name, as far as it is harmless to repeat.
-fn shown(name: &str) -> String {
-    name.chars().filter(|c| !c.is_control()).take(40).collect()
+/// Whether a member's name looks like one, and may be repeated. What has a digit or a sign in it may be an identifier that
+/// got into the wrong place.
+fn is_a_name(name: &str) -> bool {
+    (1..=32).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
 }
 
 /// Marks our own message among serde's.
@@ -286,6 +291,8 @@ mod tests {
             ("{\"contacts\":[]}", "invalid_request /contacts no_contacts"),
             ("{\"contacts\":{}}", "invalid_request /contacts wrong_type"),
             ("{\"contacts\":[\"1\"],\"filter\":{}}", "invalid_request /filter unknown_member"),
+            ("{\"contacts\":[\"1\"],\"+14155550100\":{}}", "invalid_request  unknown_member"),
+            ("{\"contacts\":[\"1\",{\"id\":1,\"e-mail\":{}}]}", "invalid_request /contacts/1 unknown_member"),
             ("{\"contacts\":[\"1\"],\"contacts\":[\"2\"]}", "invalid_request /contacts duplicate_member"),
             ("{\"contacts\":[\"1\",{\"id\":\"2\",\"id\":\"3\"}]}", "invalid_request /contacts/1/id duplicate_member"),
             ("{\"contacts\":[{\"id\":\"2\",\"phone\":\"+1\"}]}", "invalid_request /contacts/0 identifier_count"),
@@ -316,6 +323,15 @@ mod tests {
             "{\"contacts\":\"s3cret\"}",
             "{\"contacts\":[\"1\"],\"dry_run\":\"s3cret\"}",
             "{\"contacts\":[{\"external\":\"s3cret\"}]}",
+            "{\"contacts\":[\"1\"],\"s3cret\":1}",
+            "{\"contacts\":[{\"id\":\"1\",\"s3cret\":1}]}",
+            // What serde repeats, with serde's own words in it.
+            "{\"contacts\":[\"1\"],\"x, expected s3cret\":1}",
+            "{\"contacts\":[\"1\"],\"x`, expected s3cret at line 1 column 1\":1}",
+            "{\"contacts\":[\"1\"],\"dry_run\":\"x expected s3cret at line 1 column 1\"}",
+            "{\"contacts\":[\"1\"],\"dry_run\":\"x expected s3cret at line 1\"}",
+            "{\"contacts\":\"which identifier: s3cret\"}",
+            "{\"contacts\":[{\"external\":\"unknown field `s3cret`\"}]}",
         ] {
             assert!(!format!("{:?}", parse(body.as_bytes()).unwrap_err()).contains("s3cret"), "{body}");
         }

@@ -8,6 +8,7 @@ mod conform;
 mod delete;
 mod demo;
 mod dialects;
+mod dumps;
 mod key;
 mod mock;
 mod output;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{ConfigFile, Failure, Outcome, interrupted, mistakes};
+use super::{ConfigFile, Failure, Outcome, dumps, interrupted, mistakes};
 use crate::app::{Gateway, StartError};
 use crate::settings::{self, LogFormat};
 use crate::{telemetry, tenants};
@@ -11,10 +11,17 @@ use crate::{telemetry, tenants};
 pub(super) struct Serve {
     #[command(flatten)]
     file: ConfigFile,
+    /// Let a crash leave a core dump, and debuggers attach: both have credentials and identifiers in them
+    #[arg(long)]
+    core_dumps: bool,
 }
 
 impl Serve {
     pub(super) async fn run(self) -> Outcome {
+        // Before anything secret is read.
+        if !self.core_dumps {
+            dumps::forbid().map_err(|err| Failure::Failed(format!("{err} (--core-dumps serves all the same)")))?;
+        }
         let settings = settings::load(&self.file.config).map_err(|errors| mistakes(&errors))?;
         let read = tenants::Secrets::Read;
         let tenants =

@@ -13,9 +13,11 @@ mod tests;
 mod work;
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -98,6 +100,8 @@ pub struct Whole {
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// How often a gateway that shares its ledger looks for work that others left.
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
+/// What panicked and must go on is begun again after so long.
+const BEGIN_AGAIN: Duration = Duration::from_secs(1);
 /// After an error of the ledger, or with a ledger of its own, there is no hurry.
 const RARELY: Duration = Duration::from_secs(5);
 
@@ -284,6 +288,11 @@ impl Engine {
         self.ledger.read(id).await
     }
 
+    /// The same, if it is this tenant's.
+    pub async fn read_of(&self, tenant: &Arc<str>, id: DeletionId) -> Result<Option<Summary>, StoreError> {
+        self.ledger.read_of(Arc::clone(tenant), id).await
+    }
+
     /// One part's contacts and results so far.
     pub async fn page(&self, id: DeletionId, part: u32) -> Result<Option<Page>, StoreError> {
         self.ledger.page(id, part).await
@@ -337,6 +346,20 @@ impl Engine {
         self.tasks.spawn(task);
     }
 
+    /// The same with something that the engine cannot do without: if it panics, it is begun again after a second. What is
+    /// shared with it is left as it stands then, as after an error.
+    pub fn tend<T>(&self, task: impl Fn() -> T + Send + Sync + 'static)
+    where
+        T: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(async move {
+            while AssertUnwindSafe(async { task().await }).catch_unwind().await.is_err() {
+                tracing::error!("a task of the engine broke off and is begun again");
+                tokio::time::sleep(BEGIN_AGAIN).await;
+            }
+        });
+    }
+
     /// Claims nothing more.
     pub fn close_claims(&self) {
         self.closing.cancel();
@@ -363,8 +386,9 @@ impl Engine {
 
     /// Goes on with a part that waited in the ledger.
     fn take_up(self: &Arc<Self>, job: Job, routes: &impl Fn(&Head) -> Routes, asked: Instant) {
-        let routes = routes(&job.head);
+        // First, so that whatever breaks off from here on gives the part back.
         let (leaving, running) = self.enter(&job, None, asked);
+        let routes = routes(&job.head);
         if job.key.fence > 1 {
             tracing::info!(deletion = %job.head.id, tenant = %job.head.tenant, part = job.key.part, "taken up again");
         }

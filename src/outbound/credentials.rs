@@ -1,6 +1,7 @@
 //! What a connection shows its upstream: a given token, a token signed here, or one from the upstream's sign-in.
 //!
-//! At most one sign-in is in flight for a connection, however many calls wait for it. A refused account is not tried
+//! At most one sign-in is in flight for a connection, however many calls wait for it, and at a device for all connections
+//! that lead there. A refused account is not tried
 //! again for a while, since some upstreams lock it out for hours; nor is an account whose fresh token is refused, nor, for
 //! a shorter while, a sign-in that failed. A token that still holds outlives all of that. It does not judge replies to
 //! calls: it is told whether a token was taken. No value is logged or has a `Debug`. Above 500 lines because the rules of a
@@ -8,11 +9,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use adapters::{Account, AuthScheme, Dialect, Fault, FaultCode, Grant, SignInReading, Wait};
+use adapters::{AuthScheme, Dialect, Fault, FaultCode, Grant, SignInReading, Wait};
 use http::HeaderValue;
 use secrecy::ExposeSecret;
 use serde_json::json;
 
+use super::accounts::{self, Accounts, SignInState};
 use super::client::Client;
 use crate::clock;
 use crate::engine::Lost;
@@ -32,12 +34,15 @@ const DEFAULT_LIFE_S: u64 = 300;
 const REFUSED_PAUSE_MS: (u64, u64) = (60_000, 3_600_000);
 /// The same after a sign-in that failed: no answer, or none that can be used.
 const FAILED_PAUSE_MS: (u64, u64) = (1_000, 60_000);
+/// What a sign-in sends is looked for in texts of so many bytes and more.
+const LIKE_A_HASH: usize = 16;
 /// The pause where an upstream takes no more sign-ins and does not say for how long, in seconds.
 const THROTTLED_PAUSE_S: u64 = 60;
 
 /// What a connection shows its upstream.
 pub(super) struct Wallet {
     auth: &'static AuthScheme,
+    connection: Arc<crate::tenants::Connection>,
     source: Source,
 }
 
@@ -49,18 +54,14 @@ enum Source {
         client_id: String,
         key: Box<jsonwebtoken::EncodingKey>,
     },
-    SignIn {
-        connection: Arc<Connection>,
-        state: Mutex<State>,
-        turn: tokio::sync::Mutex<()>,
-    },
+    SignIn(Arc<SignInState>),
     /// The configuration was read without its secrets, or they do not fit in a header.
     Unusable,
 }
 
 /// What is known of a sign-in. Without I/O and clock: the time is an argument.
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     token: Option<Held>,
     generation: u64,
     /// No sign-in before this moment, in the clock's milliseconds.
@@ -84,9 +85,18 @@ struct Held {
 
 /// What came of a sign-in.
 enum Answer {
-    Token { value: HeaderValue, life_s: u64 },
+    Token {
+        value: HeaderValue,
+        life_s: u64,
+    },
     Refused,
-    Throttled { wait_s: u64 },
+    Throttled {
+        wait_s: u64,
+    },
+    /// None was tried: somebody else was told that the device takes nobody for now.
+    LockedOut {
+        left_ms: u64,
+    },
     Failed,
 }
 
@@ -113,10 +123,10 @@ impl std::fmt::Debug for Wallet {
 }
 
 impl Wallet {
-    pub(super) fn new(connection: &Arc<Connection>) -> Self {
+    pub(super) fn new(connection: &Arc<Connection>, accounts: &Accounts) -> Self {
         let auth = &connection.registration.profile.auth;
-        let source = source(connection, auth).unwrap_or(Source::Unusable);
-        Self { auth, source }
+        let source = source(connection, auth, accounts).unwrap_or(Source::Unusable);
+        Self { auth, connection: Arc::clone(connection), source }
     }
 
     /// The header that carries the credential.
@@ -126,7 +136,7 @@ impl Wallet {
 
     /// Whether another credential could be had when one is refused.
     pub(super) fn renewable(&self) -> bool {
-        matches!(self.source, Source::SignIn { .. })
+        matches!(self.source, Source::SignIn(_))
     }
 
     /// The credential's header value, obtained first if need be.
@@ -137,9 +147,7 @@ impl Wallet {
             Source::Signed { id_claim, subject, client_id, key } => {
                 self.signed(id_claim, subject, client_id, key).ok_or_else(unusable)
             }
-            Source::SignIn { connection, state, turn } => {
-                self.signed_in(dialect, client, connection, state, turn).await
-            }
+            Source::SignIn(account) => self.signed_in(dialect, client, &self.connection.credentials, account).await,
             Source::Unusable => Err(unusable()),
         }
     }
@@ -153,33 +161,57 @@ impl Wallet {
             {
                 self.signed(id_claim, subject, client_id, key)
             }
-            Source::SignIn { state, .. } => lock(state).token.as_ref().map(Held::shown),
+            Source::SignIn(account) => lock(&account.state).token.as_ref().map(Held::shown),
             Source::Fixed(_) | Source::Signed { .. } | Source::Unusable => Some(shown),
         }
     }
 
     /// The upstream refused what was shown: forget it, unless a newer one is there already.
     pub(super) fn refused(&self, generation: u64) {
-        if let Source::SignIn { state, .. } = &self.source {
-            lock(state).refused(generation, clock::now().ms);
+        if let Source::SignIn(account) = &self.source {
+            lock(&account.state).refused(generation, clock::now().ms);
         }
     }
 
     /// The upstream did not refuse what was shown.
     pub(super) fn accepted(&self, generation: u64) {
-        if let Source::SignIn { state, .. } = &self.source {
-            lock(state).accepted(generation);
+        if let Source::SignIn(account) = &self.source {
+            lock(&account.state).accepted(generation);
         }
+    }
+
+    /// Whether a text that an upstream said is a piece of the credential, or has one in it: of its secrets, of the token that
+    /// is held, or of what a sign-in sends. A token that is signed for each call is not looked for.
+    pub(super) fn is_given_away_by(&self, text: &str) -> bool {
+        let credentials = &self.connection.credentials;
+        let secrets = credentials.members.iter().filter_map(|(_, value)| match value {
+            CredentialValue::Secret(secret) => Some(secret.expose_secret()),
+            CredentialValue::Plain(_) | CredentialValue::Unread => None,
+        });
+        if secrets.into_iter().any(|secret| overlap(secret.as_bytes(), text.as_bytes())) {
+            return true;
+        }
+        let Source::SignIn(account) = &self.source else { return false };
+        let token = lock(&account.state).token.as_ref().map(|held| held.value.clone());
+        let token = token.as_ref().map(|value| value.as_bytes().get(self.auth.prefix.len()..).unwrap_or_default());
+        if token.is_some_and(|token| overlap(token, text.as_bytes())) {
+            return true;
+        }
+        // A secret may be sent in another form, such as a hash. Shorter texts are words that a request has anyway.
+        let sent = accounts::request(&*self.connection.dialect, credentials).filter(|_| text.len() >= LIKE_A_HASH);
+        sent.is_some_and(|sent| {
+            holds(sent.uri().to_string().as_bytes(), text.as_bytes()) || holds(sent.body(), text.as_bytes())
+        })
     }
 
     async fn signed_in(
         &self,
         dialect: &dyn Dialect,
         client: &Client,
-        connection: &Connection,
-        state: &Mutex<State>,
-        turn: &tokio::sync::Mutex<()>,
+        credentials: &Credentials,
+        account: &SignInState,
     ) -> Result<Shown, NoCredential> {
+        let SignInState { state, turn, device } = account;
         {
             let (state, now_ms) = (lock(state), clock::now().ms);
             if let Some(known) = state.without_asking(now_ms) {
@@ -191,14 +223,22 @@ impl Wallet {
             }
         }
         let _turn = turn.lock().await;
-        let asked_ms = clock::now().ms;
-        if let Some(known) = lock(state).without_asking(asked_ms) {
+        if let Some(known) = lock(state).without_asking(clock::now().ms) {
             return known;
         }
-        let reading = self.ask(dialect, client, &connection.credentials).await;
+        // Always after the turn of the account. Others may have been locked out meanwhile, and all with them.
+        let _turn_at_device = match device {
+            Some(device) => Some(device.turn.lock().await),
+            None => None,
+        };
+        let asked_ms = clock::now().ms;
+        if let Some(left_ms) = device.as_ref().and_then(|device| device.locked_for(asked_ms)) {
+            return lock(state).learn(Answer::LockedOut { left_ms }, asked_ms, asked_ms);
+        }
+        let reading = self.ask(dialect, client, credentials).await;
         if !matches!(reading, Ok(SignInReading::Token { .. })) {
             let what = reading.as_ref().map_or_else(|_| "no answer".to_owned(), |reading| format!("{reading:?}"));
-            let (tenant, connection) = (&*connection.tenant, &*connection.name);
+            let (tenant, connection) = (&*self.connection.tenant, &*self.connection.name);
             tracing::warn!(
                 tenant,
                 connection,
@@ -226,6 +266,9 @@ impl Wallet {
             },
             Ok(SignInReading::Unusable) | Err(_) => Answer::Failed,
         };
+        if let (Some(device), Answer::Throttled { wait_s }) = (device, &answer) {
+            device.lock_out(wait_s.saturating_mul(1_000), now.ms);
+        }
         lock(state).learn(answer, asked_ms, now.ms)
     }
 
@@ -237,15 +280,7 @@ impl Wallet {
         credentials: &Credentials,
     ) -> Result<SignInReading, Lost> {
         let Some(sign_in) = dialect.sign_in() else { return Ok(SignInReading::Unusable) };
-        let request = {
-            let members: Option<Vec<_>> =
-                credentials.members.iter().map(|(name, value)| Some((*name, value.text()?))).collect();
-            let Some(members) = members else { return Ok(SignInReading::Unusable) };
-            match sign_in.request(&Account(&members)) {
-                Ok(request) => request,
-                Err(_) => return Ok(SignInReading::Unusable),
-            }
-        };
+        let Some(request) = accounts::request(dialect, credentials) else { return Ok(SignInReading::Unusable) };
         client.send(request).await.map(|reply| sign_in.read(&reply))
     }
 
@@ -295,6 +330,7 @@ impl State {
             }
             Answer::Refused => self.refuse(now_ms),
             Answer::Throttled { wait_s } => self.pause(wait_s.saturating_mul(1_000), false, now_ms),
+            Answer::LockedOut { left_ms } => self.pause(left_ms, false, now_ms),
             Answer::Failed => {
                 self.pause(doubled(FAILED_PAUSE_MS, self.failures), true, now_ms);
                 self.failures = self.failures.saturating_add(1);
@@ -355,7 +391,7 @@ fn doubled((first, most): (u64, u64), before: u32) -> u64 {
 }
 
 impl CredentialValue {
-    fn text(&self) -> Option<&str> {
+    pub(super) fn text(&self) -> Option<&str> {
         match self {
             Self::Plain(text) => Some(text),
             Self::Secret(secret) => Some(secret.expose_secret()),
@@ -364,7 +400,7 @@ impl CredentialValue {
     }
 }
 
-fn source(connection: &Arc<Connection>, auth: &'static AuthScheme) -> Option<Source> {
+fn source(connection: &Arc<Connection>, auth: &'static AuthScheme, accounts: &Accounts) -> Option<Source> {
     let credentials = &connection.credentials;
     let member = |wanted: &str| credentials.members.iter().find(|(name, _)| *name == wanted)?.1.text();
     match credentials.grant {
@@ -383,11 +419,7 @@ fn source(connection: &Arc<Connection>, auth: &'static AuthScheme) -> Option<Sou
             client_id: member("client_id")?.to_owned(),
             key: Box::new(jsonwebtoken::EncodingKey::from_secret(member("client_secret")?.as_bytes())),
         }),
-        Grant::SignIn => Some(Source::SignIn {
-            connection: Arc::clone(connection),
-            state: Mutex::default(),
-            turn: tokio::sync::Mutex::new(()),
-        }),
+        Grant::SignIn => Some(Source::SignIn(accounts.of(&*connection.dialect, credentials))),
     }
 }
 
@@ -402,6 +434,17 @@ fn sign(id_claim: &str, subject: &str, client_id: &str, key: &jsonwebtoken::Enco
     });
     claims[id_claim] = client_id.into();
     jsonwebtoken::encode(&jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256), &claims, key).ok()
+}
+
+/// Whether one of the two is in the other; short ones only if they are the same.
+fn overlap(secret: &[u8], text: &[u8]) -> bool {
+    secret.eq_ignore_ascii_case(text)
+        || secret.len().min(text.len()) >= 6 && (holds(secret, text) || holds(text, secret))
+}
+
+/// Whether the second is in the first, in capitals or not.
+fn holds(whole: &[u8], part: &[u8]) -> bool {
+    !part.is_empty() && whole.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
 }
 
 fn unavailable(wait_s: Option<u64>, again: bool) -> NoCredential {

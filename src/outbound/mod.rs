@@ -1,5 +1,6 @@
 //! The way out: one upstream's locks, paces and wires, outside of what is sent and what it means.
 
+mod accounts;
 mod breaker;
 mod budget;
 mod client;

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::accounts::Accounts;
 use super::breaker::{Breaker, BreakerRules, BreakerState, Pass};
 use super::budget::{Budget, BudgetRules};
 #[cfg(test)]
@@ -49,6 +50,7 @@ pub struct Outbound {
     dial: Option<Arc<dyn Dial>>,
     in_flight: Arc<Semaphore>,
     tenants: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
+    accounts: Accounts,
 }
 
 /// One connection's upstream.
@@ -92,7 +94,7 @@ impl Outbound {
     /// With nothing in flight.
     pub fn new(rules: Rules) -> Self {
         let in_flight = Arc::new(Semaphore::new(rules.max_in_flight));
-        Self { rules, pace: None, dial: None, in_flight, tenants: Mutex::default() }
+        Self { rules, pace: None, dial: None, in_flight, tenants: Mutex::default(), accounts: Accounts::default() }
     }
 
     /// The same, with paces that are shared with other gateways.
@@ -147,7 +149,7 @@ impl Outbound {
             max_in_flight: connection.limits.max_in_flight,
             of_tenant: self.of_tenant(&connection.tenant),
             in_flight: Arc::clone(&self.in_flight),
-            wallet: Wallet::new(connection),
+            wallet: Wallet::new(connection, &self.accounts),
             metrics: CallMetrics::new(connection),
         })
     }
@@ -258,6 +260,11 @@ impl Upstream {
         if let Some(hold_ms) = signal.hold_ms {
             self.pace.hold(hold_ms);
         }
+    }
+
+    /// Whether a text that the upstream said would give its credential away to whoever reads it.
+    pub fn is_given_away_by(&self, text: &str) -> bool {
+        self.wallet.is_given_away_by(text)
     }
 
     /// Whether another credential could be had when one is refused.

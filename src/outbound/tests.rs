@@ -2,6 +2,8 @@
 //!
 //! What only real sockets can show is in `tests/it/`; what becomes of contacts, in the driver's tests.
 
+mod device;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -293,4 +295,36 @@ async fn a_signed_token_lives_five_minutes_and_is_signed_for_one_call() {
 
 fn sample_of_jwt() -> &'static Registration {
     DIALECTS.iter().find(|each| matches!(form(each).grant, Grant::SignedJwt { .. })).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_code_that_is_a_piece_of_the_credential_is_known() {
+    let signs_in = |each: &&Registration| matches!(form(each).grant, Grant::SignIn);
+    let (with_token, with_sign_in) = (fixed(), sample_connection(DIALECTS.iter().find(signs_in).unwrap()));
+    for connection in [with_token, with_sign_in, device::connection("acme", "door-demo-password")] {
+        let crm = Crm::new(connection.registration, Duration::ZERO);
+        let connection = Arc::new(connection);
+        let upstream = outbound(4).open(&connection).unwrap().standing_in(crm.stand_in(), true);
+        let permit = upstream.admit(1, None).await.unwrap();
+        upstream.send(&permit, &a_call(&connection, 1)).await.unwrap();
+        let shown = crm.shown.lock().unwrap()[0].clone();
+        let token = shown.rsplit(' ').next().unwrap().to_owned();
+        let secret = connection.credentials.members.iter().find_map(|(name, value)| match value {
+            CredentialValue::Secret(secret) if !["username", "client_id", "token_url"].contains(name) => {
+                Some(secrecy::ExposeSecret::expose_secret(secret).to_owned())
+            }
+            _ => None,
+        });
+        let secret = secret.unwrap();
+        for text in [&secret, &secret.to_uppercase(), &secret[2..10], &format!("x{secret}"), &token, &token[1..9]] {
+            assert!(upstream.is_given_away_by(text), "{text}");
+        }
+        for text in ["", "not_found", "invalid_authentication", "permission_denied", "system_error", "e"] {
+            assert!(!upstream.is_given_away_by(text), "{text}");
+        }
+    }
+    // What a sign-in sends in place of the password: its MD5.
+    let connection = Arc::new(device::connection("acme", "door-demo-password"));
+    let upstream = outbound(4).open(&connection).unwrap();
+    assert!(upstream.is_given_away_by("92f151502b518b3f990215efdccfed07"));
 }

@@ -7,17 +7,18 @@ use axum::error_handling::HandleErrorLayer;
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use http::header::{AUTHORIZATION, COOKIE};
+use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE};
 use http::{HeaderName, HeaderValue, Method};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
+use tower_http::sensitive_headers::{SetSensitiveRequestHeadersLayer, SetSensitiveResponseHeadersLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::head::{self, Flaw};
 use crate::api::{Problem, problem};
 use crate::telemetry;
 
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Wraps the public routes.
@@ -31,7 +32,9 @@ pub fn guarded(routes: Router, max_requests_in_flight: usize) -> Router {
         .layer(tower::limit::GlobalConcurrencyLimitLayer::new(max_requests_in_flight));
     let stack = ServiceBuilder::new()
         // No header that holds a secret is printed by anything further in.
-        .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION, COOKIE]))
+        .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, IDEMPOTENCY_KEY]))
+        // Nor one of an answer by anything further out.
+        .layer(SetSensitiveResponseHeadersLayer::new([AUTHORIZATION, SET_COOKIE]))
         // Answers are nobody's to keep or to guess at.
         .layer(SetResponseHeaderLayer::if_not_present(
             http::header::CACHE_CONTROL,

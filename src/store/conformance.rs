@@ -115,6 +115,9 @@ async fn every_field_reads_back(ledger: &dyn Ledger) {
     let expected =
         Summary { head, finished_ms: None, cancelled_ms: None, contacts: 3, parts: 1, tally: Tally::default() };
     assert_eq!(summary, expected);
+    assert_eq!(ledger.read_of("acme".into(), id).await.unwrap(), Some(expected));
+    assert_eq!(ledger.read_of("acm".into(), id).await.unwrap(), None, "it is another's");
+    assert_eq!(ledger.read_of("acme".into(), DeletionId::new()).await.unwrap(), None);
     let page = ledger.page(id, 0).await.unwrap().unwrap();
     let asked =
         |share, hash, reference: Option<&str>| Asked { share, hash: Some(hash), reference: reference.map(Arc::from) };

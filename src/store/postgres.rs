@@ -334,6 +334,13 @@ impl Ledger for Postgres {
         Box::pin(self.pool.run(move |client| async move { read::read(&client, id).await }))
     }
 
+    fn read_of(&self, tenant: Arc<str>, id: DeletionId) -> Reply<'_, Option<Summary>> {
+        Box::pin(self.pool.run(move |client| {
+            let tenant = Arc::clone(&tenant);
+            async move { read::read_of(&client, &tenant, id).await }
+        }))
+    }
+
     fn page(&self, id: DeletionId, part: u32) -> Reply<'_, Option<Page>> {
         Box::pin(self.pool.run(move |client| async move { read::page(&client, id, part).await }))
     }

@@ -279,6 +279,10 @@ impl Ledger for Sqlite {
         Box::pin(self.look(move |connection| look::read(connection, id)))
     }
 
+    fn read_of(&self, tenant: Arc<str>, id: DeletionId) -> Reply<'_, Option<Summary>> {
+        Box::pin(self.look(move |connection| look::read_of(connection, &tenant, id)))
+    }
+
     fn page(&self, id: DeletionId, part: u32) -> Reply<'_, Option<Page>> {
         Box::pin(self.look(move |connection| look::page(connection, id, part)))
     }

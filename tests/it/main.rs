@@ -6,12 +6,14 @@
 #[allow(dead_code, reason = "each test uses some of it")]
 mod support;
 
+mod canary;
 mod cli;
 mod client;
 mod contract;
 mod cut_short;
 mod dialects;
 mod documents;
+mod dumps;
 mod durability;
 mod entry;
 mod events;
@@ -23,11 +25,13 @@ mod list;
 mod lookup;
 mod mock;
 mod outbound;
+mod panics;
 mod promises;
 mod queue;
 mod raw;
 mod record;
 mod refusals;
+mod served;
 mod slow;
 mod smoke;
 mod smuggling;

@@ -46,6 +46,7 @@ const OWNERS: &[(&[&str], &[&str])] = &[
     (&["memchr"], &["src/server/head.rs"]),
     (&["jsonwebtoken"], &["src/outbound/credentials.rs"]),
     (&["metrics", "metrics_exporter_prometheus", "tracing_subscriber"], &["src/telemetry.rs"]),
+    (&["rustix"], &["src/cli/dumps.rs"]),
     // The command line is a client of the gateway.
     (&["reqwest"], &["src/cli/"]),
     (&["rusqlite"], &["src/store/sqlite"]),

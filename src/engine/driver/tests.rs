@@ -2,6 +2,7 @@
 //!
 //! Everything that can be seen from outside is tested from outside.
 
+mod broken;
 mod outage;
 
 use std::pin::Pin;

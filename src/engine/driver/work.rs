@@ -82,6 +82,14 @@ impl Results {
     }
 }
 
+/// Takes away the upstream's own code where it is a piece of the credential: a caller may not have that.
+fn withhold(upstream: &Upstream, settled: &mut [(Slot, Settled)]) {
+    let words = settled.iter_mut().filter_map(|(_, settled)| settled.reason.as_mut()?.upstream.as_mut());
+    for word in words {
+        word.code = word.code.take().filter(|code| !upstream.is_given_away_by(code));
+    }
+}
+
 impl Engine {
     /// Works a part to its end, and returns its results.
     pub(super) async fn work(
@@ -173,6 +181,7 @@ impl Work<'_> {
             }
             // Station 8: what was learnt, from a call or from the clock, goes into the ledger before anybody is told.
             let (closed, mut settled) = (share.take_closed(), share.take_settled());
+            withhold(upstream, &mut settled);
             if !closed.is_empty() || !settled.is_empty() {
                 self.results.put(&mut settled);
                 writes.push(self.write_down(upstream, self.record(closed, settled)));

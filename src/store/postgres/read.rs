@@ -48,6 +48,13 @@ pub(super) async fn read(client: &Object, id: DeletionId) -> Result<Option<Summa
     query_opt(client, &SQL, &[&uuid(id)]).await?.as_ref().map(summary).transpose()
 }
 
+/// The same, if it is this tenant's.
+pub(super) async fn read_of(client: &Object, tenant: &str, id: DeletionId) -> Result<Option<Summary>, Failure> {
+    static SQL: LazyLock<String> =
+        LazyLock::new(|| summaries("SELECT * FROM onedelete.deletions WHERE id = $1 AND tenant = $2"));
+    query_opt(client, &SQL, &[&uuid(id), &tenant]).await?.as_ref().map(summary).transpose()
+}
+
 /// One part's contacts and results.
 pub(super) async fn page(client: &Object, id: DeletionId, part: u32) -> Result<Option<Page>, Failure> {
     let sql = "SELECT p.first, p.contacts,

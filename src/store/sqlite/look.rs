@@ -32,6 +32,14 @@ pub(super) fn read(connection: &Connection, id: DeletionId) -> Result<Option<Sum
     rows.next()?.map(|row| told(connection, row)).transpose()
 }
 
+/// The same, if it is this tenant's.
+pub(super) fn read_of(connection: &Connection, tenant: &str, id: DeletionId) -> Result<Option<Summary>, Failure> {
+    let sql = format!("SELECT {HEAD} FROM deletions WHERE id = ?1 AND tenant = ?2");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params![id.to_bytes(), tenant])?;
+    rows.next()?.map(|row| told(connection, row)).transpose()
+}
+
 /// What a key was used for.
 pub(super) struct Used {
     pub(super) fingerprint: [u8; 32],
