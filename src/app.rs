@@ -2,6 +2,7 @@
 
 pub mod ledger;
 mod pace;
+pub mod tls;
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,9 +17,11 @@ use self::pace::LedgerPace;
 use crate::api::{self, Api, BodyLimits, Entry, Streams};
 use crate::desk::Desk;
 use crate::engine::driver::{Bounds, Engine, Routes};
+use crate::issuers::Issuers;
 use crate::outbound::{Outbound, Rules, SharedPace};
+use crate::server::tls::Tls;
 use crate::server::{self, ListenerLimits};
-use crate::settings::Settings;
+use crate::settings::{ConfigError, Settings};
 use crate::store::{Head, Ledger, StoreError};
 use crate::tenants::Tenants;
 
@@ -32,6 +35,7 @@ pub struct Gateway {
     stopping: CancellationToken,
     listeners: TaskTracker,
     drain: Duration,
+    tls: Option<Arc<Tls>>,
 }
 
 /// What other gateways are to be told must not hold up the end.
@@ -51,12 +55,16 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error("{0}")]
     Store(#[from] StoreError),
+    /// The files of TLS are no good.
+    #[error("{}", lines(.0))]
+    Tls(Vec<ConfigError>),
 }
 
 impl Gateway {
     /// Opens the store, takes up what an earlier process left unfinished, and listens.
     pub async fn start(settings: &Settings, tenants: Tenants) -> Result<Self, StartError> {
         crate::telemetry::count();
+        let tls = tls::open(settings).await.map_err(StartError::Tls)?;
         let listen = |address| server::bind(address).map_err(|source| StartError::Listen { address, source });
         let (public_listener, public) = listen(settings.server.listen)?;
         let (admin_listener, admin) = listen(settings.server.admin_listen)?;
@@ -100,6 +108,7 @@ impl Gateway {
         engine.tend(move || Arc::clone(&forgetting).forget(retention));
 
         let api = Api {
+            issuers: Arc::new(Issuers::new(desk.tenants())),
             desk,
             entry: Arc::new(Entry::new(settings.server.max_wrong_keys_per_min)),
             engine: Arc::clone(&engine),
@@ -113,11 +122,15 @@ impl Gateway {
         let admin_routes = server::admin_routes(Arc::clone(&engine), stopping.clone());
         let listeners = TaskTracker::new();
         let allowed = listener_limits(settings);
-        listeners.spawn(server::serve(public_listener, routes, allowed, stopping.clone()));
-        listeners.spawn(server::serve(admin_listener, admin_routes, allowed, stopping.clone()));
-        tracing::info!(%public, %admin, "listening");
+        let admin_tls = tls.clone().filter(|_| settings.server.tls.admin);
+        listeners.spawn(server::serve(public_listener, routes, allowed, tls.clone(), stopping.clone()));
+        listeners.spawn(server::serve(admin_listener, admin_routes, allowed, admin_tls, stopping.clone()));
+        if let Some(tls) = &tls {
+            listeners.spawn(Arc::clone(tls).watch(stopping.clone()));
+        }
+        tracing::info!(%public, %admin, tls = tls.is_some(), "listening");
         let drain = Duration::from_millis(settings.server.drain_ms);
-        Ok(Self { telling, public, admin, engine, ledger, stopping, listeners, drain })
+        Ok(Self { telling, public, admin, engine, ledger, stopping, listeners, drain, tls })
     }
 
     /// The public listener's address.
@@ -128,6 +141,15 @@ impl Gateway {
     /// The admin listener's address.
     pub fn admin(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Reads again what can change while the gateway runs: the files of TLS. What is no good is said in the log, and
+    /// changes nothing.
+    pub async fn reload(&self) {
+        if let Some(tls) = self.tls.clone() {
+            // It says itself in the log what became of it.
+            let _ = tokio::task::spawn_blocking(move || tls.reload()).await;
+        }
     }
 
     /// Takes no more deletions, lets what runs come to its end within the time for it, and closes the store. What is
@@ -154,6 +176,10 @@ impl Gateway {
         self.ledger.close().await;
         tracing::info!("stopped");
     }
+}
+
+fn lines(errors: &[ConfigError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\nerror: ")
 }
 
 /// The ways out of a deletion's shares. A connection that is no longer configured holds up its own share alone.
@@ -189,5 +215,7 @@ fn listener_limits(settings: &Settings) -> ListenerLimits {
         write_timeout_ms: settings.server.write_timeout_ms,
         min_answer_bytes_per_s: settings.server.min_answer_bytes_per_s,
         drain_ms: settings.server.drain_ms,
+        http2_plain: settings.server.http2_plain,
+        http2_max_streams: settings.server.http2_max_streams,
     }
 }

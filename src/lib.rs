@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod desk;
 pub mod engine;
+pub mod issuers;
 pub mod mock;
 pub mod outbound;
 pub mod record;

@@ -21,7 +21,7 @@ use serde::Deserialize;
 pub use error::ConfigError;
 pub(crate) use error::sort;
 pub use secret::SecretRef;
-pub use values::{LogFormat, Rate, StoreUrl};
+pub use values::{ClientCertificates, LogFormat, Rate, StoreUrl};
 
 use document::{Document, Table};
 
@@ -88,6 +88,39 @@ pub struct Server {
     pub max_requests_in_flight: usize,
     /// Milliseconds that a stopping gateway leaves running requests and calls; at most 600,000.
     pub drain_ms: u64,
+    /// Whether callers may agree on HTTP/2 in the TLS handshake.
+    pub http2: bool,
+    /// Whether callers without TLS may begin with HTTP/2.
+    pub http2_plain: bool,
+    /// Requests at the same time on one HTTP/2 connection; at most 1,000.
+    pub http2_max_streams: u32,
+    /// TLS on the listeners.
+    pub tls: TlsSettings,
+}
+
+/// TLS on the listeners. Empty paths are files that there are not.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsSettings {
+    /// The certificate and those that lead to its authority (PEM); empty for no TLS.
+    pub certificate: PathBuf,
+    /// Its private key (PEM).
+    pub key: PathBuf,
+    /// The authorities (PEM) that sign callers' certificates.
+    pub client_ca: PathBuf,
+    /// Whether callers must show one.
+    pub client_certificates: ClientCertificates,
+    /// Whether the admin listener does TLS too.
+    pub admin: bool,
+    /// Milliseconds between two looks at the files; 0 is never, at most 3,600,000.
+    pub poll_ms: u64,
+}
+
+impl TlsSettings {
+    /// Whether the public listener does TLS.
+    pub fn is_on(&self) -> bool {
+        !self.certificate.as_os_str().is_empty()
+    }
 }
 
 /// Deletions.
@@ -292,8 +325,11 @@ impl Settings {
         if let StoreUrl::Sqlite(path) = &mut self.store.url {
             *path = folder.join(&*path);
         }
-        if !self.store.ca_file.as_os_str().is_empty() {
-            self.store.ca_file = folder.join(&self.store.ca_file);
+        let tls = &mut self.server.tls;
+        for file in [&mut self.store.ca_file, &mut tls.certificate, &mut tls.key, &mut tls.client_ca] {
+            if !file.as_os_str().is_empty() {
+                *file = folder.join(&*file);
+            }
         }
         self.store.password.below(folder);
         self.store.hash_key.below(folder);
@@ -329,10 +365,38 @@ fn check_together(text: &str, variables: &[(String, String)], root: &Table<'_>) 
     };
     let address = |path| config.get::<SocketAddr>(path).ok();
     let behind_tls = config.get::<bool>("server.behind_tls").unwrap_or(true);
-    for path in ["server.listen", "server.admin_listen"] {
-        if address(path).is_some_and(|address| !address.ip().is_loopback()) && !behind_tls {
-            let hint = "server.behind_tls = true says that something in front of the gateway does TLS";
+    let named = |path| config.get::<String>(path).is_ok_and(|text| !text.is_empty());
+    let own_tls = named("server.tls.certificate");
+    let admin_tls = own_tls && config.get::<bool>("server.tls.admin").unwrap_or(true);
+    for (path, own_tls, hint) in
+        [("server.listen", own_tls, IN_THE_CLEAR), ("server.admin_listen", admin_tls, ADMIN_IN_THE_CLEAR)]
+    {
+        if address(path).is_some_and(|address| !address.ip().is_loopback()) && !behind_tls && !own_tls {
             refuse(path, "must be a loopback address", Some(hint));
+        }
+    }
+    let required = config.get::<String>("server.tls.client_certificates").is_ok_and(|text| text == "required");
+    for (path, needs, message) in [
+        ("server.tls.key", own_tls && !named("server.tls.key"), "must name the private key of server.tls.certificate"),
+        (
+            "server.tls.certificate",
+            !own_tls
+                && (named("server.tls.key") || required || config.get::<bool>("server.tls.admin").unwrap_or(false)),
+            "must name a certificate: without it there is no TLS",
+        ),
+        (
+            "server.tls.client_ca",
+            required && !named("server.tls.client_ca"),
+            "must name the authorities that sign callers' certificates",
+        ),
+        (
+            "server.tls.client_certificates",
+            !required && named("server.tls.client_ca"),
+            "must be required, or server.tls.client_ca is for nothing",
+        ),
+    ] {
+        if needs {
+            refuse(path, message, None);
         }
     }
     if address("server.listen")
@@ -355,8 +419,13 @@ fn check_together(text: &str, variables: &[(String, String)], root: &Table<'_>) 
     errors
 }
 
+/// What to do about a listener that everybody could read along with.
+const IN_THE_CLEAR: &str =
+    "server.tls.certificate makes the gateway do TLS; server.behind_tls = true says that something in front of it does";
+const ADMIN_IN_THE_CLEAR: &str = "server.tls.admin = true makes it do TLS with server.tls.certificate; server.behind_tls = true says that something in front of it does";
+
 /// Settings whose lines are not quoted: what is wrong in them may be a secret that stands in the wrong place.
-const HIDDEN: [&str; 3] = ["url", "password", "hash_key"];
+const HIDDEN: [&str; 4] = ["url", "password", "hash_key", "key"];
 
 /// Said of a connection's setting too.
 pub(crate) const CAP_BELOW_BASE: &str = "must not be less than base_ms";

@@ -66,6 +66,11 @@ pub fn count() {
         describe_counter!("onedelete_requests_total", "Requests to the public listener, by route and status");
         describe_histogram!("onedelete_request_seconds", "Duration of requests to the public listener");
         describe_gauge!("onedelete_deletions_running", "Deletions that are not finished");
+        describe_counter!("onedelete_tls_handshakes_total", "Handshakes of callers, by result: done, failed");
+        describe_gauge!(
+            "onedelete_tls_certificate_expires_seconds",
+            "When the certificate ends, in seconds since 1970-01-01 UTC"
+        );
         Some(handle)
     });
 }
@@ -210,6 +215,16 @@ struct Answered {
     status: u16,
     count: Counter,
     seconds: Histogram,
+}
+
+/// Counts a caller's TLS handshake that came to its end.
+pub(crate) fn handshake(is_done: bool) {
+    counter!("onedelete_tls_handshakes_total", "result" => if is_done { "done" } else { "failed" }).increment(1);
+}
+
+/// Sets when the listeners' certificate ends, in seconds since 1970-01-01 UTC.
+pub(crate) fn certificate_expires(unix_s: i64) {
+    gauge!("onedelete_tls_certificate_expires_seconds").set(unix_s as f64);
 }
 
 /// Counts a request to the public listener. `route` is a template, never a path: paths can hold identifiers.

@@ -1,4 +1,4 @@
-//! Who asks: a gateway key in `Authorization: Bearer`, and from it alone the tenant.
+//! Who asks: a gateway key in `Authorization: Bearer`, or a signed token there, and from it alone the tenant.
 //!
 //! Known is only each key's SHA-256. Every refusal is the same answer, whatever was wrong.
 
@@ -16,6 +16,8 @@ use crate::tenants::{Access, Connection, Key};
 const SHORTEST_KEY: usize = 32;
 /// The longest key that is looked at, in characters.
 const LONGEST_KEY: usize = 512;
+/// The longest signed token that is looked at, in characters.
+const LONGEST_TOKEN: usize = 8_192;
 
 /// A caller with a valid key.
 #[derive(Debug, Clone)]
@@ -38,11 +40,15 @@ impl FromRequestParts<Api> for Caller {
             // The map has found it by its hash; comparing once more in constant time costs nothing.
             aws_lc_rs::constant_time::verify_slices_are_equal(&sha256, &key.sha256).ok().map(|()| key.clone())
         });
+        let key = match (key, presented(parts)) {
+            (None, Some(text)) if is_token(text) && !api.issuers.is_empty() => api.issuers.key(text).await,
+            (key, _) => key,
+        };
         let Some(key) = key else {
             peer.inspect(|peer| api.entry.wrong(*peer));
             return Err(Problem::new(&problem::UNAUTHENTICATED));
         };
-        peer.inspect(|peer| api.entry.right(*peer, &key.sha256));
+        peer.zip(sha256).inspect(|(peer, sha256)| api.entry.right(*peer, sha256));
         match key.rate.map_or(Ok(()), |rate| api.entry.request(&key.sha256, rate)) {
             Ok(()) => Ok(Self { key }),
             Err(wait) => Err(Problem::new(&problem::RATE_LIMITED).retry_after(whole_seconds(wait))),
@@ -77,8 +83,14 @@ pub(super) fn presented(parts: &Parts) -> Option<&str> {
     let (scheme, key) = value.split_once(' ')?;
     let key = key.trim_start_matches(' ');
     let printable = key.bytes().all(|b| b.is_ascii_graphic());
-    let sound = (SHORTEST_KEY..=LONGEST_KEY).contains(&key.len()) && printable;
+    let longest = if is_token(key) { LONGEST_TOKEN } else { LONGEST_KEY };
+    let sound = (SHORTEST_KEY..=longest).contains(&key.len()) && printable;
     (scheme.eq_ignore_ascii_case("bearer") && sound && values.next().is_none()).then_some(key)
+}
+
+/// Whether a text has the form of a signed token (RFC 7515, section 3.1).
+fn is_token(text: &str) -> bool {
+    text.bytes().filter(|byte| *byte == b'.').count() == 2
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {

@@ -37,6 +37,7 @@ pub use problem::Problem;
 
 use crate::desk::Desk;
 use crate::engine::driver::Engine;
+use crate::issuers::Issuers;
 
 /// What every handler needs.
 #[derive(Clone)]
@@ -45,6 +46,8 @@ pub struct Api {
     pub desk: Arc<Desk>,
     /// How often who may ask.
     pub entry: Arc<Entry>,
+    /// Whose signed tokens are taken in the place of keys.
+    pub issuers: Arc<Issuers>,
     /// What carries deletions out.
     pub engine: Arc<Engine>,
     /// What a request may be.

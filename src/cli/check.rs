@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{ConfigFile, Failure, Outcome, output};
-use crate::app::ledger;
+use crate::app::{ledger, tls};
 use crate::settings::ConfigError;
 use crate::{settings, tenants};
 
@@ -11,7 +11,7 @@ use crate::{settings, tenants};
 pub(super) struct Check {
     #[command(flatten)]
     file: ConfigFile,
-    /// Do not read the secrets that the configuration refers to
+    /// Do not read the secrets, certificates and keys that the configuration refers to
     #[arg(long)]
     offline: bool,
 }
@@ -23,6 +23,10 @@ impl Check {
         let tenants =
             tenants::load(&settings.tenants.directory, &settings.upstream, secrets).map_err(|errors| shown(&errors))?;
         if !self.offline {
+            let mistakes = tls::check(&settings);
+            if !mistakes.is_empty() {
+                return Err(shown(&mistakes));
+            }
             ledger::check_secrets(&settings)
                 .map_err(|why| Failure::Usage(format!("{}: {why}", self.file.config.display())))?;
         }

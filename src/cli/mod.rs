@@ -169,6 +169,27 @@ fn connection<'t>(tenants: &'t Tenants, tenant: Option<&str>, name: Option<&str>
     })
 }
 
+/// SIGHUP, from when this is made: a gateway that is told to read its files again does not end.
+struct HungUp(std::io::Result<tokio::signal::unix::Signal>);
+
+impl HungUp {
+    fn listen() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        Self(signal(SignalKind::hangup()))
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) {
+        let came = match &mut self.0 {
+            Ok(signals) => signals.recv().await,
+            Err(_) => None,
+        };
+        if came.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// Waits for the first Ctrl-C or SIGTERM. They are listened for from the call on, not from the first poll: one that
 /// comes while a command is still starting ends it in order as well.
 fn interrupted() -> impl Future<Output = ()> {

@@ -1,8 +1,8 @@
-//! `onedelete serve`: runs the gateway until it is told to stop.
+//! `onedelete serve`: runs the gateway until it is told to stop. SIGHUP has it read again what can change meanwhile.
 
 use std::process::ExitCode;
 
-use super::{ConfigFile, Failure, Outcome, dumps, interrupted, mistakes};
+use super::{ConfigFile, Failure, HungUp, Outcome, dumps, interrupted, mistakes};
 use crate::app::{Gateway, StartError};
 use crate::settings::{self, LogFormat};
 use crate::{telemetry, tenants};
@@ -31,12 +31,18 @@ impl Serve {
             LogFormat::Json => telemetry::LogFormat::Json,
         };
         telemetry::log(format, &settings.log.filter);
-        let interrupted = interrupted();
+        let (interrupted, mut hung_up) = (interrupted(), HungUp::listen());
         let gateway = Gateway::start(&settings, tenants).await.map_err(|err| match err {
             StartError::Listen { .. } => Failure::Failed(err.to_string()),
-            StartError::Store(_) => Failure::Usage(err.to_string()),
+            StartError::Store(_) | StartError::Tls(_) => Failure::Usage(err.to_string()),
         })?;
-        interrupted.await;
+        let mut interrupted = std::pin::pin!(interrupted);
+        loop {
+            tokio::select! {
+                () = &mut interrupted => break,
+                () = hung_up.next() => gateway.reload().await,
+            }
+        }
         gateway.stop().await;
         Ok(ExitCode::SUCCESS)
     }

@@ -2,11 +2,15 @@
 //!
 //! It reads and writes nothing itself; the gate and the door tell it what happens. How long a body may take is the
 //! reader's affair: only it knows that it waits for one.
+//!
+//! Over HTTP/2, requests come and go side by side in tasks of their own, and an answer can wait for its reader while the
+//! connection does not. Who reads nothing of one answer then loses the connection.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
@@ -31,7 +35,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How long is read on behind an answer that ends the connection.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// One connection's state. All of it happens in one task.
+/// One connection's state. Over HTTP/1, all of it happens in one task.
 #[derive(Debug)]
 pub(super) struct Conversation {
     patience: Patience,
@@ -58,6 +62,19 @@ struct State {
     blocked: Duration,
     written: u64,
     closing_since: Option<Instant>,
+    /// Over HTTP/2: answers of which a piece was handed on and no other one asked for.
+    unread: Option<HashMap<u64, Unread>>,
+    /// Over HTTP/2: when something of an answer was sent last.
+    answered: Option<Instant>,
+    /// Whoever waits for the deadline, in another task.
+    waker: Option<Waker>,
+}
+
+/// An answer that waits for its reader.
+#[derive(Debug)]
+struct Unread {
+    since: Instant,
+    until: Option<Instant>,
 }
 
 impl Conversation {
@@ -74,6 +91,9 @@ impl Conversation {
             blocked: Duration::ZERO,
             written: 0,
             closing_since: None,
+            unread: None,
+            answered: None,
+            waker: None,
         };
         Arc::new(Self { patience, state: Mutex::new(state) })
     }
@@ -82,10 +102,28 @@ impl Conversation {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// From now on it is HTTP/2.
+    pub(super) fn multiplexes(&self) {
+        self.state().unread = Some(HashMap::new());
+    }
+
     /// The first byte of a head came.
     pub(super) fn head_begins(&self) {
         let now = Instant::now();
         self.state().head_since.get_or_insert(now);
+    }
+
+    /// A head is whole. Over HTTP/2, the request counts when it comes to the door.
+    pub(super) fn head_is_whole(&self) {
+        self.state().head_since = None;
+    }
+
+    /// So many bytes of answers were sent, over HTTP/2.
+    pub(super) fn answered(&self, bytes: u64) {
+        if bytes > 0 {
+            let now = Instant::now();
+            self.state().answered = Some(now);
+        }
     }
 
     /// A head is whole, or will never be.
@@ -115,10 +153,13 @@ impl Conversation {
             (state.blocked, state.written) = (Duration::ZERO, 0);
         }
         state.begun += 1;
+        if state.unread.is_some() {
+            state.heads += 1;
+        }
         let number = state.begun;
         let flaw = state.flaw.filter(|_| state.begun == state.heads);
         drop(state);
-        (Answering { conversation: Arc::clone(self), number }, flaw)
+        (Answering { conversation: Arc::clone(self), number, handed_on: 0, waited: Duration::ZERO }, flaw)
     }
 
     /// The other side does not read.
@@ -150,6 +191,9 @@ impl Conversation {
         if let Some(since) = state.closing_since {
             return Some(since + LINGER);
         }
+        if state.unread.is_some() {
+            return state.deadline_of_many(patience);
+        }
         if let Some(since) = state.blocked_since {
             let earned = match patience.min_answer_bytes_per_s {
                 0 => patience.write,
@@ -171,17 +215,64 @@ impl Conversation {
     }
 }
 
+impl State {
+    /// Over HTTP/2: the soonest of all.
+    fn deadline_of_many(&self, patience: Patience) -> Option<Instant> {
+        let is_at_rest = self.heads == self.answers;
+        let sent = |since: Instant| self.answered.map_or(since, |answered| answered.max(since));
+        let rest = is_at_rest.then(|| {
+            let most = if self.heads == 0 { patience.header } else { patience.idle };
+            sent(self.rest_since) + most
+        });
+        let head = self.head_since.map(|since| since + patience.header);
+        let blocked = self.blocked_since.map(|since| since + patience.write);
+        let unread = self.unread.iter().flat_map(HashMap::values);
+        let unread = unread.flat_map(|unread| [Some(sent(unread.since) + patience.write), unread.until]);
+        unread.chain([rest, head, blocked]).flatten().min()
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
 /// A request that is being answered.
 #[derive(Debug)]
 pub(super) struct Answering {
     conversation: Arc<Conversation>,
     number: u64,
+    /// Bytes of the answer, and how long nobody wanted more.
+    handed_on: u64,
+    waited: Duration,
 }
 
 impl Answering {
     /// Whether nothing can be read behind the request: nobody wanted its body to the end, or it has none.
     pub(super) fn is_the_last(&self) -> bool {
         self.conversation.state().coming == Some(self.number)
+    }
+
+    /// The next piece of the answer is asked for.
+    pub(super) fn is_wanted(&mut self) {
+        let unread = self.conversation.state().unread.as_mut().and_then(|unread| unread.remove(&self.number));
+        if let Some(Unread { since, .. }) = unread {
+            self.waited += since.elapsed();
+        }
+    }
+
+    /// A piece of the answer was handed on.
+    pub(super) fn handed_on(&mut self, bytes: usize) {
+        self.handed_on += bytes as u64;
+        let rate = self.conversation.patience.min_answer_bytes_per_s;
+        let mut state = self.conversation.state();
+        let Some(unread) = &mut state.unread else { return };
+        let since = Instant::now();
+        let earned = |rate| GRACE + Duration::from_millis(self.handed_on.saturating_mul(1_000) / rate);
+        let until = (rate > 0).then(|| since + earned(rate).saturating_sub(self.waited));
+        unread.insert(self.number, Unread { since, until });
+        state.wake();
     }
 }
 
@@ -190,6 +281,10 @@ impl Drop for Answering {
         let mut state = self.conversation.state();
         state.answers += 1;
         state.rest_since = Instant::now();
+        if let Some(unread) = &mut state.unread {
+            unread.remove(&self.number);
+            state.wake();
+        }
     }
 }
 
@@ -214,7 +309,13 @@ impl<C: Future> Future for Watched<C> {
         if self.connection.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        // Whatever changed, changed in there.
+        // Whatever changed, changed in there, or will wake this.
+        {
+            let mut state = self.conversation.state();
+            if state.unread.is_some() {
+                state.waker = Some(cx.waker().clone());
+            }
+        }
         let Some(deadline) = self.conversation.deadline() else { return Poll::Pending };
         if self.alarm.deadline() != deadline {
             self.alarm.as_mut().reset(deadline);

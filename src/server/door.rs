@@ -19,6 +19,8 @@ use hyper::service::Service;
 use tower::ServiceExt;
 
 use super::conversation::{Answering, Conversation};
+use super::head::HeadLimits;
+use super::http2;
 use crate::api::Peer;
 
 /// The service of one connection.
@@ -26,11 +28,18 @@ pub(super) struct Door {
     router: Router,
     peer: IpAddr,
     conversation: Arc<Conversation>,
+    /// What a head may be, where no gate has looked at it.
+    unchecked: Option<HeadLimits>,
 }
 
 impl Door {
     pub(super) fn new(router: Router, peer: IpAddr, conversation: Arc<Conversation>) -> Self {
-        Self { router, peer, conversation }
+        Self { router, peer, conversation, unchecked: None }
+    }
+
+    /// For requests that came through no gate.
+    pub(super) fn checking(self, limits: HeadLimits) -> Self {
+        Self { unchecked: Some(limits), ..self }
     }
 }
 
@@ -41,6 +50,7 @@ impl Service<Request<Incoming>> for Door {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (answering, flaw) = self.conversation.answering();
+        let flaw = flaw.or_else(|| http2::flaw(&request, self.unchecked?));
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Peer(self.peer));
         // The stack answers it, so that refusals are named and counted like other answers.
@@ -51,7 +61,7 @@ impl Service<Request<Incoming>> for Door {
             if answering.is_the_last() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok(response.map(|body| Answer { body, _answering: answering }))
+            Ok(response.map(|body| Answer { body, answering }))
         })
     }
 }
@@ -59,7 +69,7 @@ impl Service<Request<Incoming>> for Door {
 /// An answer's body, until whose end the request is under way.
 pub(super) struct Answer {
     body: Body,
-    _answering: Answering,
+    answering: Answering,
 }
 
 impl http_body::Body for Answer {
@@ -67,7 +77,12 @@ impl http_body::Body for Answer {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        self.answering.is_wanted();
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &frame {
+            self.answering.handed_on(frame.data_ref().map_or(0, Bytes::len));
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

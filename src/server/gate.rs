@@ -36,6 +36,8 @@ pub(super) struct Gate<S> {
     sound: BytesMut,
     ended: bool,
     shut: bool,
+    /// Whether what was written is still kept on this side.
+    kept: bool,
     thrown_away: usize,
 }
 
@@ -49,16 +51,18 @@ enum Place {
 }
 
 impl<S> Gate<S> {
-    pub(super) fn new(stream: S, limits: HeadLimits, conversation: Arc<Conversation>) -> Self {
+    /// Of a stream from which these bytes were read already.
+    pub(super) fn new(stream: S, begun: BytesMut, limits: HeadLimits, conversation: Arc<Conversation>) -> Self {
         Self {
             stream,
             limits,
             conversation,
             place: Place::Head(Box::new(Head::new(limits))),
-            raw: BytesMut::new(),
+            raw: begun,
             sound: BytesMut::new(),
             ended: false,
             shut: false,
+            kept: false,
             thrown_away: 0,
         }
     }
@@ -198,7 +202,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         if flushed.is_pending() {
             self.conversation.blocked();
+        } else if self.kept {
+            self.conversation.wrote(0);
         }
+        self.kept = flushed.is_pending();
         flushed
     }
 

@@ -24,14 +24,16 @@ const fn flaw(code: &'static str, message: &'static str) -> Flaw {
 pub(super) const HEADERS_TOO_LARGE: Flaw =
     flaw("headers_too_large", "there are too many header lines, or too long ones");
 const LINE_END: Flaw = flaw("line_end", "every line must end in CR LF, which stand nowhere else");
-const REQUEST_LINE: Flaw = flaw("request_line", "the first line must be a method, a path and HTTP/1.1");
-const TARGET: Flaw = flaw("request_target", "the request target must be a path, with what is special in it encoded");
-const URI_TOO_LONG: Flaw = flaw("uri_too_long", "the request target is too long");
+pub(super) const REQUEST_LINE: Flaw = flaw("request_line", "the first line must be a method, a path and HTTP/1.1");
+pub(super) const TARGET: Flaw =
+    flaw("request_target", "the request target must be a path, with what is special in it encoded");
+pub(super) const URI_TOO_LONG: Flaw = flaw("uri_too_long", "the request target is too long");
 const VERSION: Flaw = flaw("http_version", "the version must be HTTP/1.1 or HTTP/1.0");
-const HEADER: Flaw = flaw("header", "every header line must be a name, a colon and a value without control characters");
-const HOST: Flaw = flaw("host", "there must be exactly one Host header, with a host in it");
-const FRAMING: Flaw = flaw("framing", "the length of the body must be said once, and in one way");
-const EXPECTATION: Flaw = flaw("expectation", "the only expectation that can be met is 100-continue");
+pub(super) const HEADER: Flaw =
+    flaw("header", "every header line must be a name, a colon and a value without control characters");
+pub(super) const HOST: Flaw = flaw("host", "there must be exactly one Host header, with a host in it");
+pub(super) const FRAMING: Flaw = flaw("framing", "the length of the body must be said once, and in one way");
+pub(super) const EXPECTATION: Flaw = flaw("expectation", "the only expectation that can be met is 100-continue");
 
 /// What a head may be.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +47,7 @@ pub(super) struct HeadLimits {
 }
 
 /// No method is longer.
-const LONGEST_METHOD: usize = 32;
+pub(super) const LONGEST_METHOD: usize = 32;
 /// Two spaces, the version, and the end of the line.
 const AROUND_TARGET: usize = 12;
 
@@ -328,7 +330,7 @@ fn trim(mut value: &[u8]) -> &[u8] {
 }
 
 /// A path and a query in the characters of RFC 3986. In a query, those that browsers do not encode are taken too.
-fn is_path(text: &[u8]) -> bool {
+pub(super) fn is_path(text: &[u8]) -> bool {
     let mut rest = text.iter();
     let mut class = PATH;
     while let Some(byte) = rest.next() {
@@ -348,7 +350,7 @@ fn is_path(text: &[u8]) -> bool {
 }
 
 /// A host, and perhaps a port (RFC 9110, section 7.2). No user may stand before it.
-fn is_authority(text: &[u8]) -> bool {
+pub(super) fn is_authority(text: &[u8]) -> bool {
     let (host, port) = match text.strip_prefix(b"[") {
         Some(rest) => {
             let Some(end) = rest.iter().position(|byte| *byte == b']') else { return false };

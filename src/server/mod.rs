@@ -4,12 +4,17 @@
 //! them, be read strictly, and slow ones be closed.
 
 mod admin;
+mod carried;
 mod chunks;
+mod connection;
 mod conversation;
 mod door;
+mod frames;
 mod gate;
 mod head;
+mod http2;
 mod stack;
+pub mod tls;
 
 use std::collections::HashMap;
 use std::io;
@@ -18,8 +23,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
@@ -30,10 +33,9 @@ pub use admin::routes as admin_routes;
 pub use stack::guarded;
 
 use crate::api::Peer;
+use connection::Manner;
 use conversation::{Conversation, Patience, Watched};
-use door::Door;
-use gate::Gate;
-use head::HeadLimits;
+use tls::Tls;
 
 /// What a listener allows.
 #[derive(Debug, Clone, Copy)]
@@ -58,30 +60,32 @@ pub struct ListenerLimits {
     pub min_answer_bytes_per_s: u64,
     /// How long running requests may take to end once the listener stops.
     pub drain_ms: u64,
+    /// Whether HTTP/2 is spoken without TLS. With it, the handshake says.
+    pub http2_plain: bool,
+    /// Requests at the same time on one HTTP/2 connection.
+    pub http2_max_streams: u32,
 }
 
-/// Serves `router` until `stop`, then lets running requests end. Returns when the last connection is gone.
-pub async fn serve(listener: TcpListener, router: Router, limits: ListenerLimits, stop: CancellationToken) {
+/// Serves `router` until `stop`, in TLS if there is one, then lets running requests end. Returns when the last connection
+/// is gone.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: ListenerLimits,
+    tls: Option<Arc<Tls>>,
+    stop: CancellationToken,
+) {
     let connections = TaskTracker::new();
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(limits.max_connections));
     let addresses = Arc::new(Addresses::default());
-    let heads = HeadLimits {
-        max_uri_bytes: limits.max_uri_bytes,
-        max_header_bytes: limits.max_header_bytes,
-        max_headers: limits.max_headers,
-    };
+    let manner = Arc::new(Manner::new(router, &limits, tls, connections.clone(), stop.clone()));
     let patience = Patience {
         header: Duration::from_millis(limits.header_timeout_ms),
         idle: Duration::from_millis(limits.idle_timeout_ms),
         write: Duration::from_millis(limits.write_timeout_ms),
         min_answer_bytes_per_s: limits.min_answer_bytes_per_s,
     };
-    let mut http = http1::Builder::new();
-    // The gate has refused what is longer, and the conversation who is slower.
-    http.header_read_timeout(None)
-        .max_headers(limits.max_headers)
-        .max_buf_size((limits.max_header_bytes + limits.max_uri_bytes + ROOM).max(8_192));
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -102,11 +106,9 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ListenerLimits
         // A socket that cannot be set up is one that is gone.
         let _ = stream.set_nodelay(true);
         let conversation = Conversation::new(patience);
-        let gate = Gate::new(stream, heads, Arc::clone(&conversation));
-        let door = Door::new(router.clone(), peer.ip(), Arc::clone(&conversation));
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(gate), door));
+        let manner = Arc::clone(&manner);
+        let connection = manner.speak(stream, peer.ip(), graceful.watcher(), Arc::clone(&conversation));
         connections.spawn(async move {
-            // How a connection ends is the peer's affair: a reset, a timeout, or in order.
             Watched::new(connection, conversation).await;
             drop((place, guest));
         });
@@ -121,9 +123,6 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ListenerLimits
         tracing::warn!("some requests were still running when the time for stopping was over");
     }
 }
-
-/// What a request line has besides its target, and an end.
-const ROOM: usize = 1_024;
 
 /// What the kernel keeps of an answer for a caller who does not read. A tenth of a second of it is 10 Mbit/s.
 const SEND_BUFFER: u32 = 128 * 1_024;

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use super::document::{Field, Table};
 use super::nearest::nearest;
 use super::secret::SecretRef;
-use super::{LogFormat, Rate, StoreUrl};
+use super::{ClientCertificates, LogFormat, Rate, StoreUrl};
 
 /// What the variables that are settings start with.
 pub(crate) const PREFIX: &str = "ONEDELETE__";
@@ -51,6 +51,15 @@ pub(crate) static KEYS: &[Key] = &[
     whole("server.max_wrong_keys_per_min", 0, 1_000_000),
     whole("server.max_requests_in_flight", 1, 100_000),
     whole("server.drain_ms", 0, 600_000),
+    Key { path: "server.http2", kind: Kind::Flag },
+    Key { path: "server.http2_plain", kind: Kind::Flag },
+    whole("server.http2_max_streams", 1, 1_000),
+    text("server.tls.certificate", |_| Ok(())),
+    text("server.tls.key", |_| Ok(())),
+    text("server.tls.client_ca", |_| Ok(())),
+    text("server.tls.client_certificates", |text| ClientCertificates::parse(text).map(drop)),
+    Key { path: "server.tls.admin", kind: Kind::Flag },
+    whole("server.tls.poll_ms", 0, 3_600_000),
     whole("deletions.max_contacts", 1, 100_000),
     whole("deletions.max_contacts_streamed", 1, 10_000_000),
     whole("deletions.max_streams", 1, 1_000),

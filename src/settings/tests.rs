@@ -76,7 +76,9 @@ fn every_key_can_be_set_by_its_variable() {
         let value = match key.path {
             "server.listen" => "127.0.0.1:1",
             "server.admin_listen" => "127.0.0.1:2",
-            "server.behind_tls" => "true",
+            "server.behind_tls" | "server.http2" | "server.http2_plain" | "server.tls.admin" => "true",
+            "server.tls.client_certificates" => "required",
+            "server.tls.certificate" | "server.tls.key" | "server.tls.client_ca" => "tls.pem",
             "server.max_header_bytes" => "9000",
             "store.url" => "memory:",
             "store.password" | "store.hash_key" => "env:X",
@@ -90,7 +92,19 @@ fn every_key_can_be_set_by_its_variable() {
             "log.filter" => "debug",
             _ => "1",
         };
-        let mut settings = good("", &[(&key.variable(), value)]);
+        // These go together or not at all.
+        let together = [
+            ("ONEDELETE__SERVER__TLS__CERTIFICATE", "tls.pem"),
+            ("ONEDELETE__SERVER__TLS__KEY", "tls.pem"),
+            ("ONEDELETE__SERVER__TLS__CLIENT_CA", "tls.pem"),
+            ("ONEDELETE__SERVER__TLS__CLIENT_CERTIFICATES", "required"),
+        ];
+        let (name, mut variables) = (key.variable(), Vec::new());
+        if key.path.starts_with("server.tls.") {
+            variables.extend(together);
+        }
+        variables.push((&name, value));
+        let mut settings = good("", &variables);
         assert_ne!(settings, defaults, "{}", key.path);
         // Paths differ by the folder: what was set is something else.
         settings.tenants.directory.clone_from(&defaults.tenants.directory);
@@ -184,16 +198,47 @@ fn values_above_their_ceiling_and_of_the_wrong_type_are_refused() {
 
 #[test]
 fn listening_beyond_loopback_needs_tls_in_front() {
-    let hint = "(server.behind_tls = true says that something in front of the gateway does TLS)";
+    let hint = format!("({IN_THE_CLEAR})");
     let line = format!("onedelete.toml:2: server.listen: must be a loopback address {hint}");
     check("[server]\nlisten = \"0.0.0.0:80\"", &[], &[&line]);
-    let line = format!("onedelete.toml:2: server.admin_listen: must be a loopback address {hint}");
+    let line = format!("onedelete.toml:2: server.admin_listen: must be a loopback address ({ADMIN_IN_THE_CLEAR})");
     check("[server]\nadmin_listen = \"[::]:80\"", &[], &[&line]);
     let line = format!("ONEDELETE__SERVER__LISTEN: server.listen: must be a loopback address {hint}");
     check("[server]\nlisten = \"127.0.0.1:80\"", &[("ONEDELETE__SERVER__LISTEN", "192.0.2.1:80")], &[&line]);
     good("[server]\nlisten = \"0.0.0.0:80\"\nadmin_listen = \"[::1]:80\"\nbehind_tls = true", &[]);
     good("[server]\nlisten = \"0.0.0.0:80\"", &[("ONEDELETE__SERVER__BEHIND_TLS", "true")]);
     good("[server]\nlisten = \"127.9.9.9:80\"", &[]);
+    // The gateway's own TLS will do, on the listener that has it.
+    let tls = "[server.tls]\ncertificate = \"a.pem\"\nkey = \"k.pem\"";
+    let settings = good(&format!("[server]\nlisten = \"0.0.0.0:80\"\n{tls}"), &[]);
+    assert!(settings.server.tls.is_on() && settings.server.tls.key.ends_with("k.pem"));
+    check(
+        &format!("[server]\nadmin_listen = \"[::]:80\"\n{tls}"),
+        &[],
+        &[&line
+            .replace("server.listen", "server.admin_listen")
+            .replace(IN_THE_CLEAR, ADMIN_IN_THE_CLEAR)
+            .replace("ONEDELETE__SERVER__LISTEN", "onedelete.toml:2")],
+    );
+    good(&format!("[server]\nadmin_listen = \"[::]:80\"\n{tls}\nadmin = true"), &[]);
+}
+
+#[test]
+fn half_a_tls_setup_is_none() {
+    let key = "server.tls.key: must name the private key of server.tls.certificate";
+    check("[server.tls]\ncertificate = \"a.pem\"", &[], &[&format!("onedelete.toml: {key}")]);
+    let none = "server.tls.certificate: must name a certificate: without it there is no TLS";
+    for line in ["key = \"k.pem\"", "admin = true"] {
+        check(&format!("[server.tls]\n{line}"), &[], &[&format!("onedelete.toml: {none}")]);
+    }
+    let both = "[server.tls]\ncertificate = \"a.pem\"\nkey = \"k.pem\"\n";
+    let authorities = "server.tls.client_ca: must name the authorities that sign callers' certificates";
+    check(&format!("{both}client_certificates = \"required\""), &[], &[&format!("onedelete.toml: {authorities}")]);
+    let unused = "server.tls.client_certificates: must be required, or server.tls.client_ca is for nothing";
+    check(&format!("{both}client_ca = \"c.pem\""), &[], &[&format!("onedelete.toml: {unused}")]);
+    let word = "onedelete.toml:4: server.tls.client_certificates: must be none or required";
+    check(&format!("{both}client_certificates = \"maybe\""), &[], &[word]);
+    good(&format!("{both}client_ca = \"c.pem\"\nclient_certificates = \"required\""), &[]);
 }
 
 #[test]

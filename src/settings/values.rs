@@ -29,6 +29,16 @@ pub enum Rate {
     Pace(Pace),
 }
 
+/// Whether callers must show a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum ClientCertificates {
+    /// They are not asked for one.
+    None,
+    /// Without one there is no connection.
+    Required,
+}
+
 /// How a line of the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -103,6 +113,25 @@ impl LogFormat {
             "json" => Ok(Self::Json),
             _ => Err("must be text or json".to_owned()),
         }
+    }
+}
+
+impl ClientCertificates {
+    /// Reads `none` or `required`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::None),
+            "required" => Ok(Self::Required),
+            _ => Err("must be none or required".to_owned()),
+        }
+    }
+}
+
+impl TryFrom<String> for ClientCertificates {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text)
     }
 }
 

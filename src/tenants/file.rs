@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use adapters::Pace;
 
-use super::{Access, Connection, Key, Tenant, Tenants, connection};
+use super::{Access, Connection, Key, Tenant, Tenants, connection, issuer};
 use crate::settings::document::{Document, Field, Table};
 use crate::settings::nearest::did_you_mean;
 use crate::settings::{ConfigError, Rate, Upstream, sort};
@@ -69,7 +69,7 @@ pub(super) struct Context<'a> {
     pub(super) folder: &'a Path,
 }
 
-const ROOT: &[&str] = &["id", "default_connection", "require_idempotency_key", "api_keys", "connections"];
+const ROOT: &[&str] = &["id", "default_connection", "require_idempotency_key", "api_keys", "jwt", "connections"];
 const API_KEY: &[&str] = &["name", "sha256", "connections", "access", "rate"];
 
 /// Keys that never have a secret in their line: it may be quoted even if the file is no TOML.
@@ -134,6 +134,8 @@ impl Census {
         let drafts: Vec<_> =
             root.field("api_keys").map(|field| self.keys(&field, &names, root.file())).unwrap_or_default();
 
+        let token_rules = root.field("jwt").map(|field| issuer::read(&field, &names, context)).unwrap_or_default();
+
         // An id that was refused is put down; the connections are read for their own mistakes.
         let id = id.unwrap_or_default();
         let mut read = BTreeMap::new();
@@ -145,8 +147,13 @@ impl Census {
                 field.refuse_key(NAME_RULE, None);
             }
         }
-        let tenant =
-            Arc::new(Tenant { id, default_connection: default, require_idempotency_key: require, connections: read });
+        let tenant = Arc::new(Tenant {
+            id,
+            default_connection: default,
+            require_idempotency_key: require,
+            connections: read,
+            token_rules,
+        });
         self.keys.extend(drafts.into_iter().map(|draft| Key {
             sha256: draft.sha256,
             name: draft.name,
@@ -252,7 +259,7 @@ pub fn is_name(text: &str) -> bool {
 }
 
 /// A connection's name, which must be one of the tenant's.
-fn one_of(field: &Field<'_>, names: &BTreeSet<&str>) -> Option<Arc<str>> {
+pub(super) fn one_of(field: &Field<'_>, names: &BTreeSet<&str>) -> Option<Arc<str>> {
     let name = field.text()?;
     if !names.contains(name) {
         field.refuse("is no connection of this tenant", did_you_mean(name, names.iter().copied()));

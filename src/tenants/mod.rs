@@ -5,6 +5,7 @@
 mod connection;
 mod credentials;
 mod file;
+mod issuer;
 #[cfg(test)]
 mod tests;
 mod upstream_url;
@@ -17,6 +18,7 @@ use adapters::{Dialect, Grant, Pace, Registration};
 use secrecy::SecretString;
 
 pub use file::{Secrets, is_name, load};
+pub use issuer::{TokenKeys, TokenRule};
 
 /// Every tenant and every key.
 #[derive(Debug, Default)]
@@ -36,6 +38,8 @@ pub struct Tenant {
     pub require_idempotency_key: bool,
     /// Its connections, by name.
     pub connections: BTreeMap<Arc<str>, Arc<Connection>>,
+    /// Whose signed tokens are taken in the place of its keys.
+    pub token_rules: Vec<TokenRule>,
 }
 
 /// One API key of a tenant. The key itself is not known, only its hash.

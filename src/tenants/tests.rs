@@ -100,6 +100,52 @@ fn every_dialects_own_example_loads() {
 }
 
 #[test]
+fn a_tenant_may_take_signed_tokens() {
+    let rule = "[[jwt]]\nname = \"desk\"\nissuer = \"https://id.example\"\naudience = \"onedelete\"\nalgorithms = [\"ES256\"]\n\
+        jwks = \"file:keys.json\"\naccess = \"read\"\n";
+    let tenants =
+        good(&format!("id = \"acme\"\n{rule}claims = {{ org = \"acme\" }}\nconnections = [\"portal\"]\n{PORTAL}"));
+    let [rule_read] = &tenants.tenant("acme").unwrap().token_rules[..] else { panic!() };
+    assert_eq!((&*rule_read.name, rule_read.access), ("desk", Access::Read));
+    assert!(matches!(&rule_read.keys, TokenKeys::File(path) if path.ends_with("keys.json")));
+    assert_eq!(rule_read.claims["org"], "acme");
+    assert!(rule_read.connections.as_ref().unwrap().contains("portal"));
+
+    let possible = "must be one of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA";
+    check(
+        &rule
+            .replace("\"desk\"", "\"\"")
+            .replace("[\"ES256\"]", "[\"HS256\", \"none\"]")
+            .replace("file:keys.json", "http://id.example/keys")
+            .replace("\"read\"", "\"all\""),
+        &[
+            "3: jwt[1].name: must not be empty",
+            &format!("6: jwt[1].algorithms[1]: {possible}"),
+            &format!("6: jwt[1].algorithms[2]: {possible}"),
+            "7: jwt[1].jwks: must be file:PATH or an address with https://",
+            "8: jwt[1].access: must be delete or read",
+        ],
+    );
+    let shared = rule.replace("jwks = \"file:keys.json\"", "secret = \"plain:hunter2\"");
+    check(
+        &shared,
+        &[
+            "6: jwt[1].algorithms[1]: must be one of HS256, HS384, HS512",
+            "7: jwt[1].secret: leads to a secret of less than 32 bytes",
+        ],
+    );
+    check(
+        &rule.replace("\naccess", "\nclaims = { org = 7 }\nconnections = [\"none\"]\nacces"),
+        &[
+            "2: jwt[1].access: is missing",
+            "8: jwt[1].claims.org: must be text, in quotes",
+            "9: jwt[1].connections[1]: is no connection of this tenant",
+            "10: jwt[1].acces: is not known (did you mean access?)",
+        ],
+    );
+}
+
+#[test]
 fn a_tenant_has_keys_and_connections() {
     let keys = format!(
         "id = \"acme\"\ndefault_connection = \"portal\"\n[[api_keys]]\nname = \"all\"\nsha256 = \"{}\"\n\

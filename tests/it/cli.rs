@@ -90,8 +90,12 @@ pub(crate) fn caller<'a>(url: &'a str, key: &'a str) -> [(&'a str, &'a str); 2] 
 }
 
 pub(crate) async fn terminate(child: &Watched) {
+    signal(child, "-TERM").await;
+}
+
+pub(crate) async fn signal(child: &Watched, which: &'static str) {
     let pid = child.0.id().to_string();
-    let sent = tokio::task::spawn_blocking(move || Command::new("kill").args(["-TERM", &pid]).status());
+    let sent = tokio::task::spawn_blocking(move || Command::new("kill").args([which, &pid]).status());
     assert!(sent.await.unwrap().unwrap().success());
 }
 
@@ -386,15 +390,15 @@ async fn dialects_and_completions_are_printed() {
 }
 
 /// A `serve` that is up: the process, the rest of its log, what it logged so far, its public and its admin address.
-struct Served {
-    child: Watched,
-    log: BufReader<std::process::ChildStderr>,
+pub(crate) struct Served {
+    pub(crate) child: Watched,
+    pub(crate) log: BufReader<std::process::ChildStderr>,
     start: String,
-    public: std::net::SocketAddr,
+    pub(crate) public: std::net::SocketAddr,
     admin: std::net::SocketAddr,
 }
 
-fn serve(folder: &Path, variables: &[(&str, &str)]) -> Served {
+pub(crate) fn serve(folder: &Path, variables: &[(&str, &str)]) -> Served {
     let config = folder.join("onedelete.toml");
     let mut child = Watched(program(&["serve", "--config", config.to_str().unwrap()], variables).spawn().unwrap());
     let mut log = BufReader::new(child.0.stderr.take().unwrap());
@@ -405,7 +409,8 @@ fn serve(folder: &Path, variables: &[(&str, &str)]) -> Served {
     Served { child, log, start, public, admin }
 }
 
-const JSON_LOG: [(&str, &str); 2] = [("ONEDELETE__LOG__FORMAT", "json"), ("ONEDELETE__LOG__FILTER", "trace")];
+pub(crate) const JSON_LOG: [(&str, &str); 2] =
+    [("ONEDELETE__LOG__FORMAT", "json"), ("ONEDELETE__LOG__FILTER", "trace")];
 
 #[tokio::test]
 async fn a_new_key_opens_a_gateway_that_serves_until_it_is_told_to_stop() {

@@ -61,6 +61,8 @@ async fn handlers_that_panic() {
         idle_timeout_ms: 5_000,
         write_timeout_ms: 5_000,
         min_answer_bytes_per_s: 0,
+        http2_plain: false,
+        http2_max_streams: 1,
         drain_ms: 5_000,
     };
     let (listener, address) = server::bind(([127, 0, 0, 1], 0).into()).unwrap();
@@ -92,7 +94,7 @@ async fn handlers_that_panic() {
         }
         stop.cancel();
     };
-    let serving = server::serve(listener, server::guarded(routes, 1), limits, stop.clone());
+    let serving = server::serve(listener, server::guarded(routes, 1), limits, None, stop.clone());
     within("the end of the listener", async { tokio::join!(serving, asking) }).await;
 }
 

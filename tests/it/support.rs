@@ -248,6 +248,11 @@ impl Running {
         self.folder.path()
     }
 
+    /// Has it read its files again, as SIGHUP does.
+    pub(crate) async fn reload(&self) {
+        self.gateway.as_ref().unwrap().reload().await;
+    }
+
     pub(crate) async fn metrics(&self) -> String {
         send(self.client.get(format!("http://{}/metrics", self.admin))).await.text
     }

@@ -44,15 +44,16 @@ const OWNERS: &[(&[&str], &[&str])] = &[
         &["src/mock/", "src/outbound/client", "src/outbound/dial.rs", "src/record/", "src/server/"],
     ),
     (&["memchr"], &["src/server/head.rs"]),
-    (&["jsonwebtoken"], &["src/outbound/credentials.rs"]),
+    (&["jsonwebtoken"], &["src/issuers/", "src/outbound/credentials.rs"]),
     (&["metrics", "metrics_exporter_prometheus", "tracing_subscriber"], &["src/telemetry.rs"]),
     (&["rustix"], &["src/cli/dumps.rs"]),
-    // The command line is a client of the gateway.
-    (&["reqwest"], &["src/cli/"]),
+    // The command line is a client of the gateway; issuers publish their keys.
+    (&["reqwest"], &["src/cli/", "src/issuers/keys.rs"]),
     (&["rusqlite"], &["src/store/sqlite"]),
     (&["deadpool_postgres", "tokio_postgres"], &["src/store/postgres"]),
-    // TLS to the database, and to upstreams.
-    (&["rustls", "rustls_platform_verifier", "tokio_rustls"], &["src/outbound/dial.rs", "src/store/postgres"]),
+    (&["rustls_platform_verifier"], &["src/outbound/dial.rs", "src/store/postgres"]),
+    // TLS to the database and to upstreams, and TLS of callers.
+    (&["rustls", "tokio_rustls"], &["src/outbound/dial.rs", "src/server/", "src/store/postgres"]),
 ];
 
 /// Which modules a module may name. The way goes down: `cli › app › server › api › desk › engine::driver › outbound`,
@@ -66,9 +67,24 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("main", &[]),
     ("lib", &[]),
     ("cli", &["api::sha256_hex", "app", "clock", "mock", "record", "settings", "telemetry", "tenants"]),
-    ("app", &["api", "clock", "desk", "engine", "outbound", "server", "settings", "store", "telemetry", "tenants"]),
-    ("server", &["api", "engine::driver", "telemetry"]),
-    ("api", &["clock", "desk", "engine", "outbound::BreakerState", "store", "telemetry", "tenants"]),
+    (
+        "app",
+        &[
+            "api",
+            "clock",
+            "desk",
+            "engine",
+            "issuers",
+            "outbound",
+            "server",
+            "settings",
+            "store",
+            "telemetry",
+            "tenants",
+        ],
+    ),
+    ("server", &["api", "clock", "engine::driver", "telemetry"]),
+    ("api", &["clock", "desk", "engine", "issuers", "outbound::BreakerState", "store", "telemetry", "tenants"]),
     // A route is a connection with its upstream: the driver's word for what the desk hands out.
     ("desk", &["engine::driver::Route", "outbound", "tenants"]),
     ("engine::driver", &["clock", "outbound", "store", "telemetry", "tenants"]),
@@ -90,6 +106,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         ],
     ),
     ("telemetry", &["engine::Lost", "outbound::BreakerState", "tenants::Connection"]),
+    ("issuers", &["tenants"]),
     ("tenants", &["address", "settings"]),
     ("address", &[]),
     ("settings", &[]),

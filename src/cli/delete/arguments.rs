@@ -19,6 +19,12 @@ pub(in crate::cli) struct Delete {
     /// A file that holds the gateway key; else it is read from ONEDELETE_KEY
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
+    /// Certificates (PEM) of the authorities that sign the gateway's; else those of the system
+    #[arg(long, value_name = "FILE", env = "ONEDELETE_CA")]
+    pub(super) ca: Option<PathBuf>,
+    /// A certificate and its private key (PEM, in one file), for a gateway that demands one
+    #[arg(long, value_name = "FILE", env = "ONEDELETE_CLIENT_CERTIFICATE")]
+    pub(super) client_certificate: Option<PathBuf>,
     /// The connection of contacts that name none; else the tenant's default
     #[arg(long)]
     pub(super) connection: Option<String>,

@@ -2,6 +2,7 @@
 //!
 //! It asks nothing twice: whether to ask again is for [`super::errand`] to say. No error of it names an identifier or the key.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,20 +95,33 @@ pub(super) struct Lines {
 }
 
 impl Gateway {
-    pub(super) fn new(url: &str, key: String) -> Result<Self, Failure> {
+    /// Trusts the system's authorities, or those of a file alone, and shows it a certificate if there is one.
+    pub(super) fn new(
+        url: &str,
+        key: String,
+        authorities: Option<&Path>,
+        certificate: Option<&Path>,
+    ) -> Result<Self, Failure> {
         let is_http = Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         if !is_http {
             return Err(Failure::Usage("--url needs an address such as http://127.0.0.1:8080".to_owned()));
         }
-        let client = reqwest::Client::builder()
+        let mut client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             // The key and the identifiers are for the gateway alone.
             .no_proxy()
             // The waits that follow have limits of their own.
-            .connect_timeout(CONNECT)
-            .build();
-        let client = client.map_err(|err| Failure::Failed(err.without_url().to_string()))?;
+            .connect_timeout(CONNECT);
+        if let Some(file) = authorities {
+            let all = reqwest::Certificate::from_pem_bundle(&pem(file)?).ok().filter(|all| !all.is_empty());
+            client = client.tls_certs_only(all.ok_or_else(|| unusable(file, "certificate"))?);
+        }
+        if let Some(file) = certificate {
+            let identity = reqwest::Identity::from_pem(&pem(file)?);
+            client = client.identity(identity.map_err(|_| unusable(file, "certificate and private key"))?);
+        }
+        let client = client.build().map_err(|err| Failure::Failed(err.without_url().to_string()))?;
         Ok(Self { client, url: url.trim_end_matches('/').to_owned(), key })
     }
 
@@ -299,6 +313,15 @@ pub(super) fn query(parameters: &[(&str, Option<&str>)]) -> String {
         text.push_str(&format!("{separator}{name}={}", escaped(value)));
     }
     text
+}
+
+/// A file of certificates or keys. Nothing of it is repeated in an error.
+fn pem(file: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(file).map_err(|err| Failure::Usage(format!("{}: {err}", file.display())))
+}
+
+fn unusable(file: &Path, what: &str) -> Failure {
+    Failure::Usage(format!("{}: there is no {what} (PEM) in it that can be used", file.display()))
 }
 
 /// As a part of a path or a query. A blank becomes `%20`: a `+` is read in two ways.

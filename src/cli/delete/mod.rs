@@ -44,7 +44,7 @@ const UNLEARNT: u8 = 3;
 
 impl Delete {
     pub(super) async fn run(self) -> Outcome {
-        let gateway = Gateway::new(&self.url, self.key()?)?;
+        let gateway = Gateway::new(&self.url, self.key()?, self.ca.as_deref(), self.client_certificate.as_deref())?;
         if let Some(id) = &self.follow {
             return self.look_after(&gateway, id).await;
         }
