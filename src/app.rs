@@ -20,7 +20,7 @@ use crate::engine::driver::{Bounds, Engine, Routes};
 use crate::issuers::Issuers;
 use crate::outbound::{Outbound, Rules, SharedPace};
 use crate::server::tls::Tls;
-use crate::server::{self, ListenerLimits};
+use crate::server::{self, ListenerLimits, Valve, ValveRules};
 use crate::settings::{ConfigError, Settings};
 use crate::store::{Head, Ledger, StoreError};
 use crate::tenants::Tenants;
@@ -118,11 +118,16 @@ impl Gateway {
             stopping: stopping.clone(),
         };
         let routes = api::routes(api);
-        let routes = server::guarded(routes, settings.server.max_requests_in_flight);
+        let valve = Valve::new(ValveRules {
+            max_requests_in_flight: settings.server.max_requests_in_flight,
+            max_lag_ms: settings.server.max_lag_ms,
+        });
+        let routes = server::guarded(routes, Arc::clone(&valve));
         let admin_routes = server::admin_routes(Arc::clone(&engine), stopping.clone());
         let listeners = TaskTracker::new();
         let allowed = listener_limits(settings);
         let admin_tls = tls.clone().filter(|_| settings.server.tls.admin);
+        listeners.spawn(valve.tend(stopping.clone()));
         listeners.spawn(server::serve(public_listener, routes, allowed, tls.clone(), stopping.clone()));
         listeners.spawn(server::serve(admin_listener, admin_routes, allowed, admin_tls, stopping.clone()));
         if let Some(tls) = &tls {

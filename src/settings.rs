@@ -86,6 +86,8 @@ pub struct Server {
     pub max_wrong_keys_per_min: u32,
     /// Requests in flight; at most 100,000.
     pub max_requests_in_flight: usize,
+    /// Milliseconds that the process may be late before it takes in fewer requests; 0 is any time, at most 10,000.
+    pub max_lag_ms: u64,
     /// Milliseconds that a stopping gateway leaves running requests and calls; at most 600,000.
     pub drain_ms: u64,
     /// Whether callers may agree on HTTP/2 in the TLS handshake.

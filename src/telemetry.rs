@@ -227,6 +227,14 @@ pub(crate) fn certificate_expires(unix_s: i64) {
     gauge!("onedelete_tls_certificate_expires_seconds").set(unix_s as f64);
 }
 
+/// Counts requests that were turned away before it was looked at what they ask for.
+pub(crate) fn turned_away(requests: usize) {
+    if requests > 0 {
+        let labels = [("route", "none"), ("method", "other"), ("status", "503")];
+        counter!("onedelete_requests_total", &labels).increment(requests as u64);
+    }
+}
+
 /// Counts a request to the public listener. `route` is a template, never a path: paths can hold identifiers.
 pub(crate) fn request(route: &str, method: &'static str, status: u16, took: Duration) {
     // Routes, methods and statuses that occur are few.

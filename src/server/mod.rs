@@ -15,6 +15,7 @@ mod head;
 mod http2;
 mod stack;
 pub mod tls;
+mod valve;
 
 use std::collections::HashMap;
 use std::io;
@@ -31,6 +32,7 @@ use tokio_util::task::TaskTracker;
 
 pub use admin::routes as admin_routes;
 pub use stack::guarded;
+pub use valve::{Valve, ValveRules};
 
 use crate::api::Peer;
 use connection::Manner;

@@ -1,9 +1,10 @@
 //! The inbound stack, outermost first. Each layer says why it stands where it stands.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::error_handling::HandleErrorLayer;
+use axum::body::Body;
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
@@ -15,49 +16,57 @@ use tower_http::sensitive_headers::{SetSensitiveRequestHeadersLayer, SetSensitiv
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::head::{self, Flaw};
+use super::valve::{Coming, Valve};
 use crate::api::{Problem, problem};
 use crate::telemetry;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// Wraps the public routes.
-pub fn guarded(routes: Router, max_requests_in_flight: usize) -> Router {
-    let shed = ServiceBuilder::new()
-        // Turned away before any work, when too much is under way. The limit is one for all routes.
-        .layer(HandleErrorLayer::new(|_: tower::BoxError| async {
-            Problem::new(&problem::OVERLOADED).retry_after(1).into_response()
-        }))
-        .load_shed()
-        .layer(tower::limit::GlobalConcurrencyLimitLayer::new(max_requests_in_flight));
+/// Wraps the public routes. The valve is one for all of them.
+pub fn guarded(routes: Router, valve: Arc<Valve>) -> Router {
     let stack = ServiceBuilder::new()
         // No header that holds a secret is printed by anything further in.
         .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, IDEMPOTENCY_KEY]))
         // Nor one of an answer by anything further out.
         .layer(SetSensitiveResponseHeadersLayer::new([AUTHORIZATION, SET_COOKIE]))
         // Answers are nobody's to keep or to guess at.
-        .layer(SetResponseHeaderLayer::if_not_present(
-            http::header::CACHE_CONTROL,
-            HeaderValue::from_static("no-store"),
-        ))
-        .layer(SetResponseHeaderLayer::if_not_present(
-            HeaderName::from_static("x-content-type-options"),
-            HeaderValue::from_static("nosniff"),
-        ))
+        .layer(SetResponseHeaderLayer::if_not_present(http::header::CACHE_CONTROL, NO_STORE))
+        .layer(SetResponseHeaderLayer::if_not_present(CONTENT_TYPE_OPTIONS, NOSNIFF))
         // Names, times and counts every request, those included that are refused further in.
         .layer(from_fn(observe))
         // A bug in a handler is that request's problem, and says nothing of what was sent.
         .layer(CatchPanicLayer::custom(|_| Problem::unsaid(&problem::INTERNAL).into_response()))
-        .layer(shed)
         // What the gate has found to be no proper request.
         .layer(from_fn(refuse));
-    routes.layer(stack)
+    // Before all of it, and before it is known which route is meant: there are many to turn away when there is too much to
+    // do, so each must cost next to nothing.
+    Router::new()
+        .fallback_service(routes.layer(stack))
+        .layer(from_fn(move |request, next| admit(Arc::clone(&valve), request, next)))
+}
+
+/// Turns a request away, before any work, when too much is under way. The valve counts those and tells the log.
+async fn admit(valve: Arc<Valve>, request: Request, next: Next) -> Response {
+    if let Some(place) = valve.enter() {
+        let place = Arc::new(place);
+        let coming = Arc::clone(&place);
+        return next.run(request.map(|body| Body::new(Coming::new(body, coming)))).await;
+    }
+    let mut response = Problem::new(&problem::OVERLOADED).retry_after(1).into_response();
+    let headers = response.headers_mut();
+    headers.insert(http::header::CACHE_CONTROL, NO_STORE);
+    headers.insert(CONTENT_TYPE_OPTIONS, NOSNIFF);
+    request_id(&request).map(|id| headers.insert(REQUEST_ID, id));
+    response
 }
 
 async fn observe(request: Request, next: Next) -> Response {
     let start = Instant::now();
-    let id = request.headers().get(REQUEST_ID).filter(|id| is_request_id(id)).cloned();
-    let id = id.or_else(|| HeaderValue::try_from(uuid::Uuid::now_v7().simple().to_string()).ok());
+    let id = request_id(&request);
     let method = request.method().clone();
     // The template, never the path: a path can hold an identifier.
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
@@ -85,6 +94,12 @@ fn known(method: &Method) -> &'static str {
         Method::OPTIONS => "OPTIONS",
         _ => "other",
     }
+}
+
+/// The caller's own id of a request, or a new one.
+fn request_id(request: &Request) -> Option<HeaderValue> {
+    let id = request.headers().get(REQUEST_ID).filter(|id| is_request_id(id)).cloned();
+    id.or_else(|| HeaderValue::try_from(uuid::Uuid::now_v7().simple().to_string()).ok())
 }
 
 /// A caller's own request id is kept if it is harmless in a log line.

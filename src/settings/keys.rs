@@ -50,6 +50,7 @@ pub(crate) static KEYS: &[Key] = &[
     whole("server.min_answer_bytes_per_s", 0, NO_CEILING),
     whole("server.max_wrong_keys_per_min", 0, 1_000_000),
     whole("server.max_requests_in_flight", 1, 100_000),
+    whole("server.max_lag_ms", 0, 10_000),
     whole("server.drain_ms", 0, 600_000),
     Key { path: "server.http2", kind: Kind::Flag },
     Key { path: "server.http2_plain", kind: Kind::Flag },

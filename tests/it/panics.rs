@@ -65,6 +65,7 @@ async fn handlers_that_panic() {
         http2_max_streams: 1,
         drain_ms: 5_000,
     };
+    let valve = server::Valve::new(server::ValveRules { max_requests_in_flight: 1, max_lag_ms: 0 });
     let (listener, address) = server::bind(([127, 0, 0, 1], 0).into()).unwrap();
     let stop = CancellationToken::new();
     let asking = async {
@@ -94,7 +95,7 @@ async fn handlers_that_panic() {
         }
         stop.cancel();
     };
-    let serving = server::serve(listener, server::guarded(routes, 1), limits, None, stop.clone());
+    let serving = server::serve(listener, server::guarded(routes, valve), limits, None, stop.clone());
     within("the end of the listener", async { tokio::join!(serving, asking) }).await;
 }
 

@@ -142,6 +142,39 @@ async fn slow_callers_have_to_go_and_a_bystander_is_served() {
     gateway.stop().await;
 }
 
+/// A request that waits for its own body is not under way: so the places for requests cannot be filled by sending slowly.
+#[tokio::test]
+async fn who_sends_slowly_takes_no_place_from_others() {
+    let mock = mock("wethod").await;
+    let gateway = Setup::new()
+        .set("server.max_requests_in_flight", 8)
+        .set("server.body_timeout_ms", 60_000)
+        .set("server.min_body_bytes_per_s", 0)
+        .mock("acme", "c", &mock, |_| {})
+        .start()
+        .await;
+    let (host, key_of) = (gateway.public, key("acme"));
+    let mut slow = Vec::new();
+    for n in 0..20 {
+        let mut stream = TcpStream::connect(host).await.unwrap();
+        let head = format!(
+            "POST /v1/deletions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key_of}\r\n\
+             Content-Type: application/json\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // It is said when somebody waits for the body.
+        let mut answer = [0; 25];
+        within("leave to send a body", stream.read_exact(&mut answer)).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n", "connection {n}");
+        slow.push(stream);
+    }
+    let id = ids("wethod", 1).remove(0);
+    let request = gateway.client.delete(gateway.url(&format!("/v1/connections/c/contacts/{id}")));
+    assert_eq!(send(request.bearer_auth(key("acme"))).await.status, 200);
+    drop(slow);
+    gateway.stop().await;
+}
+
 #[tokio::test]
 async fn a_pause_between_requests_may_be_longer_than_a_head() {
     let mock = mock("wethod").await;

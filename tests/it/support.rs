@@ -52,7 +52,7 @@ impl Setup {
     /// Free ports on loopback, a store in memory, no tenants.
     pub(crate) fn new() -> Self {
         let text = r#"
-            server = { listen = "127.0.0.1:0", admin_listen = "127.0.0.1:0", drain_ms = 10000 }
+            server = { listen = "127.0.0.1:0", admin_listen = "127.0.0.1:0", drain_ms = 10000, max_lag_ms = 0 }
             store = { url = "memory:" }
             tenants = { directory = "tenants" }
             upstream = { retry = { base_ms = 1, cap_ms = 20, budget_percent = 100 } }
