@@ -320,6 +320,60 @@ impl FaultCode {
         }
     }
 
+    /// What whoever reads the code can do about it, in a sentence.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::InvalidIdentifier => {
+                "Compare the identifier with what the connection takes: `GET /v1/connections/{connection}` says it."
+            }
+            Self::UnsupportedIdentifier => {
+                "Name the contact in one of the ways that `GET /v1/connections/{connection}` lists."
+            }
+            Self::Duplicate => "Nothing: read the result at `duplicate_of`.",
+            Self::Cancelled => "Ask again if the contact is to be deleted after all.",
+            Self::CircuitOpen => "Ask again later; the connection's `health` says when it is closed.",
+            Self::DeadlineExceeded => {
+                "Ask again. If it comes often, the upstream's pace is too slow for what is asked of it."
+            }
+            Self::ConnectFailed => {
+                "Have the operator look at the connection's `base_url`, name and certificate, then ask again."
+            }
+            Self::CredentialUnavailable => {
+                "Have the operator look at the connection's credentials and token URL, then ask again."
+            }
+            Self::UpstreamValidation => {
+                "Look at `upstream.code` in the vendor's documentation. Asking again changes nothing."
+            }
+            Self::UpstreamForbidden => {
+                "Give the connection's account the right to delete this contact at the upstream, then ask again."
+            }
+            Self::UpstreamPrecondition => "Free the contact at the upstream from what holds it, then ask again.",
+            Self::UpstreamPaymentRequired => "Settle the upstream's account, then ask again.",
+            Self::UpstreamUnauthenticated => "Have the operator renew the connection's credential, then ask again.",
+            Self::UpstreamMisconfigured => {
+                "Have the operator compare the connection's settings with the vendor's, then ask again."
+            }
+            Self::UpstreamUnspecified => "Look at the contact at the upstream; ask again if it is there.",
+            Self::UpstreamRateLimited => "Ask again after `retry_after_s`. A lower `rate` of the connection avoids it.",
+            Self::UpstreamUnavailable => "Ask again after `retry_after_s`.",
+            Self::ResponseTimeout => "Do as `retry` says. If it comes often, raise the connection's `response_ms`.",
+            Self::ConnectionLost => {
+                "Do as `retry` says: with `verify_first`, look at the upstream before asking again."
+            }
+            Self::UpstreamError => "Do as `retry` says: with `verify_first`, look at the upstream before asking again.",
+            Self::ResponseUnreadable => {
+                "Do as `retry` says. If it comes often, something between gateway and upstream changes answers."
+            }
+            Self::ResponseIncomplete => {
+                "Do as `retry` says: with `verify_first`, look at the upstream before asking again."
+            }
+            Self::ResponseContradictory => {
+                "Do as `retry` says: with `verify_first`, look at the upstream before asking again."
+            }
+            Self::AcceptedUnconfirmed => "Look at the upstream after a while, before asking again.",
+        }
+    }
+
     /// Every code, in the order of the contract.
     pub const ALL: [Self; 24] = [
         Self::InvalidIdentifier,

@@ -63,7 +63,7 @@ async fn create_from_json(api: &Api, caller: &Caller, parts: &Parts, content: Bo
     drop(text);
     let asked = request.contacts.len();
     if asked > api.limits.max_contacts {
-        return Err(too_many(api.limits.max_contacts));
+        return Err(request::too_many(api.limits.max_contacts));
     }
     let options = Options { connection: request.connection, reason: request.reason, reference: request.reference };
     if request.dry_run {
@@ -98,9 +98,12 @@ async fn create_from_lines(api: &Api, caller: Caller, parts: &Parts, lines: &mut
         let mut contacts = Vec::new();
         while let Some(line) = next_line(api, lines, key).await? {
             if contacts.len() == api.limits.max_contacts {
-                return Err(too_many(api.limits.max_contacts));
+                return Err(request::too_many(api.limits.max_contacts));
             }
             contacts.push(request::parse_line(&line, contacts.len(), lines.number)?);
+        }
+        if contacts.is_empty() {
+            return Err(request::no_contacts());
         }
         return answer_dry_run(api, &caller, options, contacts);
     }
@@ -113,7 +116,7 @@ async fn create_from_lines(api: &Api, caller: Caller, parts: &Parts, lines: &mut
     let mut draft = has_room(api, &intake, 1, key)?.then(|| draft(api, &intake));
     while let Some(line) = next_line(api, lines, key).await? {
         if intake.len() == api.limits.max_contacts_streamed {
-            return Err(too_many(api.limits.max_contacts_streamed));
+            return Err(request::too_many(api.limits.max_contacts_streamed));
         }
         if let Some(part) = intake.full_part() {
             if !has_room(api, &intake, intake.len(), key)? {
@@ -124,7 +127,7 @@ async fn create_from_lines(api: &Api, caller: Caller, parts: &Parts, lines: &mut
         intake.add(request::parse_line(&line, intake.len(), lines.number)?)?;
     }
     if intake.len() == 0 {
-        return Err(Problem::invalid("/contacts", "no_contacts", "must name at least one contact"));
+        return Err(request::no_contacts());
     }
     if !has_room(api, &intake, intake.len(), key)? {
         draft = None;
@@ -262,10 +265,6 @@ pub(super) fn options(query: &str) -> Result<(Options, bool), Problem> {
 /// When a deletion must have been finished for its key to be free again.
 fn keys_free_before_ms(api: &Api) -> i64 {
     clock::unix_ms().saturating_sub(api.limits.keep_keys_ms)
-}
-
-fn too_many(most: usize) -> Problem {
-    Problem::new(&problem::TOO_MANY_CONTACTS).detail(format!("At most {most} in one body."))
 }
 
 /// What reads a deletion without end has no place for one more.

@@ -4,6 +4,7 @@ mod auth;
 mod body;
 mod connections;
 mod deletions;
+mod docs;
 mod entry;
 mod events;
 #[cfg(feature = "fuzzing")]
@@ -25,13 +26,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 pub use auth::{sha256_hex, short_hash};
 pub use body::BodyLimits;
+pub use docs::OPENAPI;
 pub use entry::{Entry, Peer};
 pub use problem::Problem;
 
@@ -127,28 +129,37 @@ pub struct Limits {
 /// The public listener's routes.
 pub fn routes(api: Api) -> Router {
     let of = |kind| move || async move { Problem::new(kind).into_response() };
-    Router::new()
-        .route("/v1/deletions", get(lookup::list).post(deletions::create))
-        .route("/v1/deletions/{deletion}", get(lookup::read))
-        .route("/v1/deletions/{deletion}/results", get(results::read))
-        .route("/v1/deletions/{deletion}/events", get(events::follow))
-        .route("/v1/deletions/{deletion}/cancel", post(lookup::cancel))
-        .route("/v1/connections", get(connections::list))
-        .route("/v1/connections/{connection}", get(connections::read))
-        .route("/v1/connections/{connection}/contacts/{id}", delete(deletions::shorthand))
-        .route("/docs/problems/{code}", get(explain))
+    let router = paths().into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
+    router
         .fallback(of(&problem::NOT_FOUND))
         .method_not_allowed_fallback(of(&problem::METHOD_NOT_ALLOWED))
         .with_state(api)
 }
 
-/// What a problem means and what to do about it, as plain text.
-async fn explain(code: Result<axum::extract::Path<String>, axum::extract::rejection::PathRejection>) -> Response {
-    let kind = code.ok().and_then(|code| problem::KINDS.iter().find(|kind| kind.code == code.0));
-    match kind {
-        Some(kind) => format!("{} ({})\n\n{}\n\n{}\n", kind.code, kind.status, kind.title, kind.remedy).into_response(),
-        None => Problem::new(&problem::NOT_FOUND).into_response(),
-    }
+/// Every path with its methods. `openapi.json` describes them, and a test compares.
+fn paths() -> Vec<(&'static str, MethodRouter<Api>)> {
+    vec![
+        ("/v1/deletions", get(lookup::list).post(deletions::create)),
+        ("/v1/deletions/{deletion}", get(lookup::read)),
+        ("/v1/deletions/{deletion}/results", get(results::read)),
+        ("/v1/deletions/{deletion}/events", get(events::follow)),
+        ("/v1/deletions/{deletion}/cancel", post(lookup::cancel)),
+        ("/v1/connections", get(connections::list)),
+        ("/v1/connections/{connection}", get(connections::read)),
+        ("/v1/connections/{connection}/contacts/{id}", delete(deletions::shorthand)),
+        ("/openapi.json", get(docs::description)),
+        ("/docs", get(docs::read)),
+        ("/docs/page.css", get(docs::style)),
+        ("/docs/page.js", get(docs::script)),
+        ("/docs/problems", get(docs::problems)),
+        ("/docs/problems/{code}", get(docs::problem)),
+        ("/docs/errors", get(docs::errors)),
+    ]
+}
+
+/// The public listener's paths, as templates.
+pub fn path_templates() -> impl Iterator<Item = &'static str> {
+    paths().into_iter().map(|(path, _)| path)
 }
 
 /// An answer with a JSON body.

@@ -98,6 +98,16 @@ pub(super) fn parse_line(line: &[u8], index: usize, number: usize) -> Result<Con
     Ok(contact)
 }
 
+/// A request that names nobody.
+pub(super) fn no_contacts() -> Problem {
+    Problem::invalid("/contacts", "no_contacts", "must name at least one contact")
+}
+
+/// A request that names more contacts than it may.
+pub(super) fn too_many(most: usize) -> Problem {
+    Problem::new(&problem::TOO_MANY_CONTACTS).detail(format!("At most {most} in one body."))
+}
+
 /// A text of the caller's from a query parameter, if it is not too long.
 pub(super) fn short(name: &str, text: String) -> Result<String, Problem> {
     if text.chars().count() > MAX_TEXT {

@@ -11,6 +11,7 @@ mod dialects;
 mod dumps;
 mod key;
 mod mock;
+mod openapi;
 mod output;
 mod plan;
 mod record;
@@ -60,6 +61,8 @@ enum Command {
     /// Make keys for callers of the gateway
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Print the API's description: OpenAPI 3.1, as JSON
+    Openapi(openapi::Openapi),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -114,6 +117,7 @@ pub fn main() -> ExitCode {
         Command::Conform(command) => command.run(),
         Command::Store(command) => on_runtime(command.run()),
         Command::Key(command) => command.run(),
+        Command::Openapi(command) => command.run(),
         Command::Completions { shell } => {
             // Into memory first: it would panic where a reader such as `head` has gone away.
             let mut script = Vec::new();

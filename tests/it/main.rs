@@ -7,10 +7,13 @@
 mod support;
 
 mod canary;
+mod capabilities;
 mod cli;
 mod client;
 mod contract;
 mod cut_short;
+mod described;
+mod description;
 mod dialects;
 mod documents;
 mod dumps;

@@ -144,10 +144,10 @@ async fn a_wrong_line_refuses_the_whole() {
     let unknown = send(gateway.lines("acme", "", "1\n{\"id\":2,\"connection\":\"nowhere\"}\n")).await;
     unknown.is_problem(404, "not_found", "an unknown connection");
     send(gateway.lines("acme", "?connection=nowhere", "1\n")).await.is_problem(404, "not_found", "the same for all");
-    for empty in ["", "\n", " \r\n\t\n"] {
-        let answer = send(gateway.lines("acme", "", empty)).await;
+    for (query, empty) in [("", ""), ("", "\n"), ("", " \r\n\t\n"), ("?dry_run=true", ""), ("?dry_run=true", "\n")] {
+        let answer = send(gateway.lines("acme", query, empty)).await;
         answer.is_problem(400, "invalid_request", "no contacts");
-        assert_eq!(answer.json["errors"][0]["code"], "no_contacts", "{empty:?}");
+        assert_eq!(answer.json["errors"][0]["code"], "no_contacts", "{query} {empty:?}");
     }
     for (query, pointer, code) in [
         ("?filter=all", "?", "unknown_parameter"),

@@ -12,6 +12,8 @@ use onedelete::mock::{Fault, Mock};
 use onedelete::{api, settings, tenants};
 use serde_json::Value;
 
+use crate::described::{self, Seen};
+
 /// What a test says about its gateway before it starts.
 pub(crate) struct Setup {
     folder: tempfile::TempDir,
@@ -260,13 +262,18 @@ impl Running {
 
 /// Sends a request and reads the answer.
 pub(crate) async fn send(request: reqwest::RequestBuilder) -> Answer {
-    let mut reply = request.send().await.unwrap();
+    let (client, request) = request.build_split();
+    let request = request.unwrap();
+    let (method, url) = (request.method().clone(), request.url().clone());
+    let mut reply = client.execute(request).await.unwrap();
     let (status, headers) = (reply.status().as_u16(), reply.headers().clone());
     let mut body = Vec::new();
     while let Some(chunk) = reply.chunk().await.unwrap() {
         body.extend_from_slice(&chunk);
     }
     let text = String::from_utf8(body).unwrap();
+    let body = (method != http::Method::HEAD).then_some(text.as_str());
+    described::check(&Seen { method: method.as_str(), target: url.path(), status, headers: &headers, body });
     let json = serde_json::from_str(&text).unwrap_or_default();
     Answer { status, headers, text, json }
 }
@@ -318,7 +325,12 @@ pub(crate) struct Flow {
 
 /// Sends a request and reads the head of its answer.
 pub(crate) async fn flow(request: reqwest::RequestBuilder) -> Flow {
-    let reply = within("the head of an answer", request.send()).await.unwrap();
+    let (client, request) = request.build_split();
+    let request = request.unwrap();
+    let (method, url) = (request.method().clone(), request.url().clone());
+    let reply = within("the head of an answer", client.execute(request)).await.unwrap();
+    let (status, headers) = (reply.status().as_u16(), reply.headers());
+    described::check(&Seen { method: method.as_str(), target: url.path(), status, headers, body: None });
     Flow { status: reply.status().as_u16(), headers: reply.headers().clone(), reply, rest: String::new() }
 }
 
@@ -421,6 +433,7 @@ pub(crate) async fn within<T>(what: &str, waiting: impl Future<Output = T>) -> T
 /// Sends these bytes on a connection of their own, and reads the answer until its end.
 pub(crate) async fn raw(addr: SocketAddr, bytes: impl Into<Vec<u8>>) -> Answer {
     let bytes = bytes.into();
+    let line = String::from_utf8_lossy(bytes.split(|byte| *byte == b'\r').next().unwrap_or_default()).into_owned();
     let exchange = move || -> std::io::Result<Vec<u8>> {
         let mut stream = std::net::TcpStream::connect(addr)?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
@@ -430,7 +443,14 @@ pub(crate) async fn raw(addr: SocketAddr, bytes: impl Into<Vec<u8>>) -> Answer {
         let _ = stream.read_to_end(&mut answer);
         Ok(answer)
     };
-    parse(tokio::task::spawn_blocking(exchange).await.unwrap().unwrap())
+    let answer = parse(tokio::task::spawn_blocking(exchange).await.unwrap().unwrap());
+    let mut words = line.split(' ');
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    // What has a length of its own, and is one answer alone, can be read here.
+    let length = answer.headers.get("content-length").and_then(|value| value.to_str().ok()?.parse().ok());
+    let body = (length == Some(answer.text.len()) && method != "HEAD").then_some(answer.text.as_str());
+    described::check(&Seen { method, target, status: answer.status, headers: &answer.headers, body });
+    answer
 }
 
 /// The first answer in these bytes.

@@ -66,7 +66,7 @@ const OWNERS: &[(&[&str], &[&str])] = &[
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("main", &[]),
     ("lib", &[]),
-    ("cli", &["api::sha256_hex", "app", "clock", "mock", "record", "settings", "telemetry", "tenants"]),
+    ("cli", &["api::OPENAPI", "api::sha256_hex", "app", "clock", "mock", "record", "settings", "telemetry", "tenants"]),
     (
         "app",
         &[
