@@ -15,10 +15,11 @@ use tokio_util::task::TaskTracker;
 
 use self::pace::LedgerPace;
 use crate::api::{self, Api, BodyLimits, Entry, Streams};
+use crate::arrivals::Arrivals;
 use crate::desk::Desk;
 use crate::engine::driver::{Bounds, Engine, Routes};
 use crate::issuers::Issuers;
-use crate::outbound::{Outbound, Rules, SharedPace};
+use crate::outbound::{Dial, Outbound, Rules, SharedPace};
 use crate::server::tls::Tls;
 use crate::server::{self, ListenerLimits, Valve, ValveRules};
 use crate::settings::{ConfigError, Settings};
@@ -60,6 +61,21 @@ pub enum StartError {
     Tls(Vec<ConfigError>),
 }
 
+/// What a gateway stands on.
+#[doc(hidden)]
+pub struct Surroundings<A> {
+    /// The ledger.
+    pub ledger: Arc<dyn Ledger>,
+    /// Where callers and operators come in.
+    pub addresses: [SocketAddr; 2],
+    /// The same, as listeners.
+    pub listeners: [A; 2],
+    /// TLS of the listeners.
+    pub tls: Option<Arc<Tls>>,
+    /// What makes connections to upstreams, if not the system's sockets.
+    pub dial: Option<Arc<dyn Dial>>,
+}
+
 impl Gateway {
     /// Opens the store, takes up what an earlier process left unfinished, and listens.
     pub async fn start(settings: &Settings, tenants: Tenants) -> Result<Self, StartError> {
@@ -69,6 +85,25 @@ impl Gateway {
         let (public_listener, public) = listen(settings.server.listen)?;
         let (admin_listener, admin) = listen(settings.server.admin_listen)?;
         let ledger = ledger::open(settings).await?;
+        let secure = tls.is_some();
+        let listeners = [public_listener, admin_listener];
+        let around = Surroundings { ledger, addresses: [public, admin], listeners, tls, dial: None };
+        let gateway = Self::begin(settings, Arc::new(tenants), around).await?;
+        tracing::info!(%public, %admin, tls = secure, "listening");
+        Ok(gateway)
+    }
+
+    /// The same in given surroundings: a simulation has its own.
+    ///
+    /// Public for the simulation alone, whose test is a crate of its own. A feature would make it another gateway that is tested.
+    #[doc(hidden)]
+    pub async fn begin(
+        settings: &Settings,
+        tenants: Arc<Tenants>,
+        around: Surroundings<impl Arrivals>,
+    ) -> Result<Self, StartError> {
+        let Surroundings { ledger, addresses: [public, admin], listeners, tls, dial } = around;
+        let [public_listener, admin_listener] = listeners;
         let telling = TaskTracker::new();
         let pace = ledger.lease().map(|_| -> Arc<dyn SharedPace> {
             Arc::new(LedgerPace { ledger: Arc::clone(&ledger), tasks: telling.clone() })
@@ -81,7 +116,12 @@ impl Gateway {
             breaker_failures: settings.upstream.breaker_failures,
             breaker_open_ms: settings.upstream.breaker_open_ms,
         };
-        let desk = Arc::new(Desk::new(Arc::new(tenants), Outbound::new(rules).sharing(pace), waiters_per_tenant));
+        let outbound = Outbound::new(rules).sharing(pace);
+        let outbound = match dial {
+            Some(dial) => outbound.dialled_by(dial),
+            None => outbound,
+        };
+        let desk = Arc::new(Desk::new(tenants, outbound, waiters_per_tenant));
         let bounds = Bounds {
             deadline_ms: settings.deletions.deadline_s.saturating_mul(1_000),
             max_open_contacts: settings.deletions.max_open_contacts,
@@ -133,7 +173,6 @@ impl Gateway {
         if let Some(tls) = &tls {
             listeners.spawn(Arc::clone(tls).watch(stopping.clone()));
         }
-        tracing::info!(%public, %admin, tls = tls.is_some(), "listening");
         let drain = Duration::from_millis(settings.server.drain_ms);
         Ok(Self { telling, public, admin, engine, ledger, stopping, listeners, drain, tls })
     }

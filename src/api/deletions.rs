@@ -148,6 +148,7 @@ async fn create_from_lines(api: &Api, caller: Caller, parts: &Parts, lines: &mut
 /// The next line, unless the gateway stops.
 async fn next_line(api: &Api, lines: &mut Lines, key: Option<RequestKey<'_>>) -> Result<Option<BytesMut>, Problem> {
     tokio::select! {
+        biased;
         line = lines.next() => line,
         () = api.stopping.cancelled() => Err(not_now(&problem::STOPPING, key)),
     }

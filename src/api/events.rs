@@ -69,6 +69,7 @@ impl Progress {
         };
         loop {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
                 () = self.api.stopping.cancelled() => return None,
             }

@@ -109,6 +109,7 @@ impl Walk {
     async fn news(&mut self) -> Result<(), io::Error> {
         loop {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
                 () = self.api.stopping.cancelled() => return Err(cut_off()),
             }

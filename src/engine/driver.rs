@@ -230,6 +230,7 @@ impl Engine {
                 }
             }
             tokio::select! {
+                biased;
                 () = self.closing.cancelled() => {}
                 _ = stirred.changed() => {}
                 () = tokio::time::sleep(again) => {}
@@ -252,7 +253,7 @@ impl Engine {
             }
             let rest = tokio::time::sleep(pause);
             if self.closing.is_cancelled() {
-                tokio::select! { () = rest => {}, _ = stirred.changed() => {} }
+                tokio::select! { biased; () = rest => {}, _ = stirred.changed() => {} }
             } else {
                 rest.await;
             }
@@ -325,6 +326,7 @@ impl Engine {
                 return false;
             }
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
                 () = self.halt.cancelled() => return false,
             }

@@ -87,7 +87,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use adapters::{Identifier, Limit, Registration};
 use bytes::Bytes;
 use http::Response;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -108,6 +108,8 @@ use latency::Sampler;
 use limits::Window;
 use upstream::{Clock, Upstream};
 use wire::Door;
+
+use crate::arrivals::Arrivals;
 
 /// Connections at one time; more wait until one ends.
 const MAX_CONNECTIONS: usize = 1024;
@@ -171,7 +173,21 @@ impl Mock {
         Ok(Self { connection, addr, upstream: Arc::new(upstream), tasks, stopping })
     }
 
-    fn listen(&self, listener: TcpListener, door: Door) {
+    /// One that connections arrive at as a simulation has it, under an address that is only a name. It says the time in
+    /// milliseconds since 1970-01-01 UTC.
+    #[doc(hidden)]
+    pub fn simulated(
+        registration: &'static Registration,
+        addr: SocketAddr,
+        arrivals: impl Arrivals,
+        now_ms: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let mock = Self::new(registration, addr, &origin(addr), None, Box::new(now_ms))?;
+        mock.listen(arrivals, Door::One(Arc::clone(&mock.upstream)));
+        Ok(mock)
+    }
+
+    fn listen(&self, listener: impl Arrivals, door: Door) {
         let door = Arc::new(door);
         let serve = move |stream| wire::serve(stream, Arc::clone(&door));
         let accepting = accept(listener, serve, self.tasks.clone(), self.stopping.clone());
@@ -368,9 +384,9 @@ impl fmt::Debug for Mock {
 }
 
 /// Serves connections until it is cancelled.
-async fn accept<F>(
-    listener: TcpListener,
-    serve: impl Fn(TcpStream) -> F,
+async fn accept<A: Arrivals, F>(
+    listener: A,
+    serve: impl Fn(A::Stream) -> F,
     tasks: TaskTracker,
     stopping: CancellationToken,
 ) where

@@ -1,4 +1,4 @@
-//! A TCP connection that can end with a reset or with bytes that are no HTTP, instead of in order.
+//! A connection that can end with a reset or with bytes that are no HTTP, instead of in order.
 //!
 //! It changes nothing of what is sent before, and writes no bytes of its own.
 
@@ -10,7 +10,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use crate::arrivals::Arrived;
 
 /// How a connection is to end. Unless it is told, in order.
 #[derive(Default)]
@@ -41,33 +42,32 @@ impl Ending {
     }
 }
 
-pub(super) struct Socket {
-    stream: TcpStream,
+pub(super) struct Socket<S: Arrived> {
+    stream: S,
     ending: Arc<Ending>,
 }
 
-impl Socket {
-    pub(super) fn new(stream: TcpStream, ending: Arc<Ending>) -> Self {
+impl<S: Arrived> Socket<S> {
+    pub(super) fn new(stream: S, ending: Arc<Ending>) -> Self {
         Self { stream, ending }
     }
 }
 
-impl Drop for Socket {
+impl<S: Arrived> Drop for Socket<S> {
     fn drop(&mut self) {
         if self.ending.is_reset() {
-            // Without time to linger, closing throws away what is unsent and resets. A failure leaves an end in order.
-            let _ = self.stream.set_zero_linger();
+            self.stream.reset_at_the_end();
         }
     }
 }
 
-impl AsyncRead for Socket {
+impl<S: Arrived> AsyncRead for Socket<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Socket {
+impl<S: Arrived> AsyncWrite for Socket<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
     }

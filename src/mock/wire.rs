@@ -24,12 +24,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::effect::{Step, empty};
 use super::socket::{Ending, Socket};
 use super::upstream::{Arrival, Upstream};
+use crate::arrivals::Arrived;
 
 /// The largest request body, in bytes. A larger one is answered with 413.
 pub(super) const MAX_BODY_BYTES: usize = 1 << 20;
@@ -43,9 +43,7 @@ pub(super) enum Door {
 }
 
 /// Answers the requests of one connection, one after the other, until either side closes it.
-pub(super) async fn serve(stream: TcpStream, door: Arc<Door>) {
-    // Without it a small reply may wait for the client's acknowledgement. It only costs time, so failing is no matter.
-    let _ = stream.set_nodelay(true);
+pub(super) async fn serve(stream: impl Arrived, door: Arc<Door>) {
     let ending = Arc::new(Ending::default());
     let socket = TokioIo::new(Socket::new(stream, Arc::clone(&ending)));
     let last = Arc::clone(&ending);

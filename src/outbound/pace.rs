@@ -12,8 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use adapters::Pace as Rate;
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
 
 use crate::clock;
 use crate::tenants::Connection;
@@ -45,9 +47,21 @@ enum Counter {
     /// As many as there are.
     Off,
     /// This process alone.
-    Own(DefaultDirectRateLimiter),
+    Own(RateLimiter<NotKeyed, InMemoryState, Steady, NoOpMiddleware<Duration>>),
     /// All gateways together; without a rate, they only tell each other to hold.
     Shared { shared: Arc<dyn SharedPace>, connection: Arc<Connection>, shape: Option<(Duration, NonZeroU32)> },
+}
+
+/// The gateway's own clock, as governor reads it.
+#[derive(Debug, Clone, Copy)]
+struct Steady;
+
+impl Clock for Steady {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        clock::elapsed()
+    }
 }
 
 impl fmt::Debug for Pace {
@@ -73,7 +87,7 @@ impl Pace {
     }
 
     fn own(rate: Option<Rate>) -> Self {
-        let limiter = rate.and_then(quota).map(RateLimiter::direct);
+        let limiter = rate.and_then(quota).map(|quota| RateLimiter::direct_with_clock(quota, Steady));
         Self::counted_by(limiter.map_or(Counter::Off, Counter::Own))
     }
 
@@ -94,7 +108,7 @@ impl Pace {
             Counter::Off | Counter::Shared { shape: None, .. } => {}
             Counter::Own(limiter) => {
                 while let Err(early) = limiter.check() {
-                    let wait = early.wait_time_from(DefaultClock::default().now());
+                    let wait = early.wait_time_from(Steady.now());
                     // A timer is exact to the millisecond only; a little later spares a second round.
                     tokio::time::sleep(wait + Duration::from_millis(1)).await;
                 }

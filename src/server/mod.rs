@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,6 +35,7 @@ pub use stack::guarded;
 pub use valve::{Valve, ValveRules};
 
 use crate::api::Peer;
+use crate::arrivals::Arrivals;
 use connection::Manner;
 use conversation::{Conversation, Patience, Watched};
 use tls::Tls;
@@ -71,7 +72,7 @@ pub struct ListenerLimits {
 /// Serves `router` until `stop`, in TLS if there is one, then lets running requests end. Returns when the last connection
 /// is gone.
 pub async fn serve(
-    listener: TcpListener,
+    listener: impl Arrivals,
     router: Router,
     limits: ListenerLimits,
     tls: Option<Arc<Tls>>,
@@ -90,6 +91,7 @@ pub async fn serve(
     };
     loop {
         let accepted = tokio::select! {
+            biased;
             () = stop.cancelled() => break,
             accepted = accept(&listener, &places) => accepted,
         };
@@ -105,8 +107,6 @@ pub async fn serve(
         let Some(guest) = addresses.enter(Peer(peer.ip()).network(), limits.max_connections_per_address) else {
             continue;
         };
-        // A socket that cannot be set up is one that is gone.
-        let _ = stream.set_nodelay(true);
         let conversation = Conversation::new(patience);
         let manner = Arc::clone(&manner);
         let connection = manner.speak(stream, peer.ip(), graceful.watcher(), Arc::clone(&conversation));
@@ -145,10 +145,10 @@ pub fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((listener, bound))
 }
 
-type Accepted = (tokio::sync::OwnedSemaphorePermit, (TcpStream, SocketAddr));
+type Accepted<S> = (tokio::sync::OwnedSemaphorePermit, (S, SocketAddr));
 
 /// Waits for a place first: what has none stays in the kernel's queue.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<Accepted> {
+async fn accept<A: Arrivals>(listener: &A, places: &Arc<Semaphore>) -> io::Result<Accepted<A::Stream>> {
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
     Ok((place, listener.accept().await?))
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::gateway::key;
+pub(crate) use crate::laws::few;
 use crate::orders::{Maker, Order};
 use crate::told::Told;
 use crate::world::World;
@@ -213,16 +214,6 @@ impl Client {
 pub(crate) fn shared(maker: Maker) -> impl Fn(&World) -> Arc<Order> {
     let maker = std::sync::Mutex::new(maker);
     move |world| maker.lock().unwrap().order(world)
-}
-
-/// The first few of many lines.
-pub(crate) fn few(lines: &[Wrong]) -> Wrong {
-    let more = lines.len().saturating_sub(8);
-    let mut text = lines[..lines.len() - more].join("\n");
-    if more > 0 {
-        text += &format!("\n… and {more} more");
-    }
-    text
 }
 
 async fn send(request: reqwest::RequestBuilder) -> Option<Answer> {

@@ -8,7 +8,6 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::Wrong;
-use crate::client::few;
 use crate::gateway::MAX_ATTEMPTS;
 use crate::orders::{Item, Order};
 use crate::told::Told;
@@ -19,9 +18,9 @@ use crate::world::{Contact, World, text};
 pub(crate) struct Tally {
     pub(crate) deletions: usize,
     pub(crate) contacts: usize,
-    deleted: usize,
-    unknown: usize,
-    repeated: usize,
+    pub(crate) deleted: usize,
+    pub(crate) unknown: usize,
+    pub(crate) repeated: usize,
 }
 
 impl fmt::Display for Tally {
@@ -52,6 +51,16 @@ pub(crate) fn judge(world: &World, told: &Told) -> Result<Tally, Wrong> {
         None => court.unanswered(&memo.order),
     });
     if court.wrong.is_empty() { Ok(court.tally) } else { Err(few(&court.wrong)) }
+}
+
+/// The first few of many lines.
+pub(crate) fn few(lines: &[Wrong]) -> Wrong {
+    let more = lines.len().saturating_sub(8);
+    let mut text = lines[..lines.len() - more].join("\n");
+    if more > 0 {
+        text += &format!("\n… and {more} more");
+    }
+    text
 }
 
 /// Whether the last attempt ended with nothing that could be believed.
@@ -129,8 +138,14 @@ impl Court<'_> {
             "deleted" if !deleted => Some("was never deleted by a call"),
             "deleted" | "not_found" if *absent != true => Some("is absent, and does not say so"),
             "deleted" | "not_found" if holds => Some("is still there"),
-            "not_found" if deleted && result["evidence"] != "inferred" => Some("was deleted by a call of ours"),
-            "rejected" | "failed" if deleted => Some("was deleted by a call"),
+            // A copy that somebody else made of a call is none that the gateway knows of.
+            "not_found" if deleted && !self.world.copied(contact) && result["evidence"] != "inferred" => {
+                Some("was deleted by a call of ours")
+            }
+            // Nor does a refusal of a call say what became of a copy before it; but then it says nothing of presence.
+            "rejected" | "failed" if deleted && !(self.world.copied(contact) && absent.is_null()) => {
+                Some("was deleted by a call")
+            }
             "skipped" if calls > 0 || attempts > 0 => Some("was sent"),
             "skipped" if !cancelled && result["error"]["code"] == "cancelled" => Some("was cancelled by nobody"),
             // Where a repeat is safe, only a refusal, a lack of attempts or a cancel may leave it open.

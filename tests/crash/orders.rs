@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-use crate::world::{BATCH, CRM, Contact, Kind, LISTS, SALES, Seeded, World};
+use crate::world::{BATCH, CRM, Contact, DOOR, Kind, LISTS, PORTAL, SALES, Seeded, World};
 
 /// One request for a deletion.
 #[derive(Debug)]
@@ -74,6 +74,14 @@ impl Maker {
         self.with(world, items, false)
     }
 
+    /// The same in lines, which no caller waits for.
+    #[allow(dead_code, reason = "the simulation asks for them")]
+    pub(crate) fn lines(&mut self, world: &World) -> Arc<Order> {
+        let items = (0..self.rng.usize(1..=self.largest)).map(|n| self.item(world, n)).collect();
+        let order = Arc::into_inner(self.with(world, items, true)).unwrap();
+        Arc::new(Order { respond_async: true, ..order })
+    }
+
     /// Three native ids at one connection and two phones at another, all there.
     pub(crate) fn small(&mut self, world: &World) -> Arc<Order> {
         let ids = (0..3).map(|_| world.contact(CRM, Kind::Id, Seeded::There));
@@ -140,6 +148,8 @@ impl Maker {
             // The first is always fresh, and so every twin has one that stands for it.
             0..2 if n > 0 => return Item::Twin(0),
             2 if n > 0 => return Item::Hostile,
+            3..15 if world.links.len() > PORTAL => (PORTAL, Kind::Id),
+            15..25 if world.links.len() > DOOR => (DOOR, Kind::Id),
             0..50 => (CRM, Kind::Id),
             50..68 => (SALES, Kind::Id),
             68..76 => (LISTS, Kind::Id),

@@ -34,6 +34,8 @@ struct Book {
     upto: usize,
     /// For each contact, the delete calls that named it and were not turned away at the door.
     calls: HashMap<String, usize>,
+    /// The contacts that copies of calls deleted.
+    copied: HashSet<String>,
     made: usize,
 }
 
@@ -66,16 +68,40 @@ pub(crate) const CRM: usize = 0;
 pub(crate) const SALES: usize = 1;
 pub(crate) const LISTS: usize = 2;
 pub(crate) const BATCH: usize = 3;
+pub(crate) const PORTAL: usize = 4;
+pub(crate) const DOOR: usize = 5;
+
+/// The connections and their dialects. Those that run in real time do without the last two.
+pub(crate) const LINKS: [(&str, &str); 6] = [
+    ("crm", "kore_ai"),
+    ("sales", "wethod"),
+    ("lists", "talkdesk"),
+    ("batch", "talkdesk"),
+    ("portal", "onlyoffice"),
+    ("door", "bas_ip"),
+];
+
+/// Marks a copy of a request that somebody between gateway and upstream has made.
+pub(crate) const COPY: &str = "x-copy";
+
+/// The dialect with this id.
+pub(crate) fn dialect(id: &str) -> &'static Registration {
+    DIALECTS.iter().find(|one| one.profile.id == id).unwrap()
+}
 
 impl World {
     pub(crate) async fn start() -> Self {
-        let mut links = Vec::new();
-        for (name, dialect) in [("crm", "kore_ai"), ("sales", "wethod"), ("lists", "talkdesk"), ("batch", "talkdesk")] {
-            let registration = DIALECTS.iter().find(|one| one.profile.id == dialect).unwrap();
-            let mock = Mock::start(registration, SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
-            links.push(Link { name, registration, mock, book: Mutex::default() });
+        let mut mocks = Vec::new();
+        for (_, id) in &LINKS[..PORTAL] {
+            mocks.push(Mock::start(dialect(id), SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap());
         }
-        Self { links }
+        Self::of(mocks)
+    }
+
+    /// With these mocks, in the order of the connections.
+    pub(crate) fn of(mocks: Vec<Mock>) -> Self {
+        let link = |((name, id), mock)| Link { name, registration: dialect(id), mock, book: Mutex::default() };
+        Self { links: LINKS.into_iter().zip(mocks).map(link).collect() }
     }
 
     /// A contact that no deletion named before.
@@ -115,6 +141,11 @@ impl World {
         self.links[contact.link].book().calls.get(text(&contact.identifier)).copied().unwrap_or(0)
     }
 
+    /// Whether a copy of a call deleted this contact, as of the last `read`.
+    pub(crate) fn copied(&self, contact: &Contact) -> bool {
+        self.links[contact.link].book().copied.contains(text(&contact.identifier))
+    }
+
     /// The contacts that each upstream has deleted, by their texts.
     pub(crate) fn deleted(&self) -> Vec<HashSet<String>> {
         let of = |link: &Link| link.mock.deleted().iter().map(|each| text(each).to_owned()).collect();
@@ -129,7 +160,7 @@ impl World {
             if entries.first().is_some_and(|first| first.n > book.upto + 1) {
                 return Err(format!("the journal of {} has dropped entries that were not read", link.name));
             }
-            let Book { known, upto, calls, .. } = &mut *book;
+            let Book { known, upto, calls, copied, .. } = &mut *book;
             for entry in entries.iter().filter(|entry| entry.n > *upto) {
                 // 401 and 429 say that nothing was looked at.
                 if entry.sign_in || matches!(entry.status, Some(401 | 429)) {
@@ -137,9 +168,15 @@ impl World {
                 }
                 let whole = format!("{} {}", entry.path, String::from_utf8_lossy(&entry.body));
                 let words = whole.split(|c: char| !c.is_ascii_alphanumeric() && !"+-_".contains(c));
+                let is_copy = entry.headers.contains_key(COPY);
                 let named: HashSet<&str> = words.filter(|word| known.contains(*word)).collect();
                 for name in named {
-                    *calls.entry(name.to_owned()).or_default() += 1;
+                    if !is_copy {
+                        *calls.entry(name.to_owned()).or_default() += 1;
+                    }
+                }
+                if is_copy {
+                    copied.extend(entry.deleted.iter().map(|each| text(each).to_owned()));
                 }
             }
             *upto = entries.last().map_or(*upto, |last| last.n);
@@ -148,7 +185,18 @@ impl World {
     }
 
     /// Queues a fault now and then, until told to end. The rate is one in about `every` calls.
-    pub(crate) async fn trouble(&self, mut rng: Rng, every: usize, mut end: watch::Receiver<bool>) {
+    pub(crate) async fn trouble(&self, rng: Rng, every: usize, end: watch::Receiver<bool>) {
+        self.trouble_of(some_fault, rng, every, end).await;
+    }
+
+    /// The same with other faults.
+    pub(crate) async fn trouble_of(
+        &self,
+        faults: fn(&mut Rng) -> Fault,
+        mut rng: Rng,
+        every: usize,
+        mut end: watch::Receiver<bool>,
+    ) {
         let each = self.links.iter().map(|link| {
             let mut rng = rng.fork();
             async move {
@@ -156,11 +204,12 @@ impl World {
                 loop {
                     count += rng.usize(1..2 * every);
                     link.mock.arrived(count).await;
-                    link.mock.fault(some_fault(&mut rng));
+                    link.mock.fault(faults(&mut rng));
                 }
             }
         });
         tokio::select! {
+            biased;
             _ = futures_util::future::join_all(each) => {}
             _ = end.wait_for(|end| *end) => {}
         }

@@ -71,6 +71,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         "app",
         &[
             "api",
+            "arrivals",
             "clock",
             "desk",
             "engine",
@@ -83,7 +84,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "tenants",
         ],
     ),
-    ("server", &["api", "clock", "engine::driver", "telemetry"]),
+    ("server", &["api", "arrivals", "clock", "engine::driver", "telemetry"]),
     ("api", &["clock", "desk", "engine", "issuers", "outbound::BreakerState", "store", "telemetry", "tenants"]),
     // A route is a connection with its upstream: the driver's word for what the desk hands out.
     ("desk", &["engine::driver::Route", "outbound", "tenants"]),
@@ -109,9 +110,10 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("issuers", &["tenants"]),
     ("tenants", &["address", "settings"]),
     ("address", &[]),
+    ("arrivals", &[]),
     ("settings", &[]),
     ("clock", &["engine::Moment"]),
-    ("mock", &[]),
+    ("mock", &["arrivals"]),
     ("record", &["outbound::Client", "outbound::ClientRules", "tenants::Connection", "tenants::CredentialValue"]),
 ];
 

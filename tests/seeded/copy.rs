@@ -44,7 +44,7 @@ pub(crate) fn misfits() -> Vec<String> {
 /// Makes the copy and its test programs; what was said, if they cannot be built.
 pub(crate) fn build() -> Result<BTreeMap<Suite, PathBuf>, String> {
     let copy = folder();
-    for name in ["adapters", "config", "src", "tests/it", "tests/postgres"] {
+    for name in ["adapters", "config", "src", "tests/crash", "tests/it", "tests/postgres", "tests/sim"] {
         mirror(&root().join(name), &copy.join(name), Path::new(name));
     }
     put(&copy.join("Cargo.toml"), manifest().as_bytes());
@@ -53,7 +53,8 @@ pub(crate) fn build() -> Result<BTreeMap<Suite, PathBuf>, String> {
     // The project's own folder has the dependencies built already. Programs of the copy have other names there.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let built = Command::new(env!("CARGO"))
-        .args(["test", "--offline", "--no-run", "--lib", "--test", "it", "--message-format", "json-render-diagnostics"])
+        .args(["test", "--offline", "--no-run", "--lib", "--test", "it", "--test", "sim"])
+        .args(["--message-format", "json-render-diagnostics"])
         .current_dir(&copy)
         .env("CARGO_TARGET_DIR", target)
         .output()
@@ -69,11 +70,12 @@ pub(crate) fn build() -> Result<BTreeMap<Suite, PathBuf>, String> {
             Some("adapters") => Suite::Adapters,
             Some("onedelete") => Suite::Gateway,
             Some("it") => Suite::Outside,
+            Some("sim") => Suite::Simulation,
             _ => continue,
         };
         programs.insert(suite, PathBuf::from(program));
     }
-    assert_eq!(programs.len(), 3, "{programs:?}");
+    assert_eq!(programs.len(), 4, "{programs:?}");
     Ok(programs)
 }
 
@@ -87,8 +89,12 @@ fn manifest() -> String {
     for targets in ["autobins", "autobenches", "autotests", "autoexamples"] {
         package.insert(targets.to_owned(), false.into());
     }
-    let it = [("name", "it"), ("path", "tests/it/main.rs")].map(|(key, value)| (key.to_owned(), value.into()));
-    manifest.insert("test".to_owned(), vec![toml::Value::Table(it.into_iter().collect())].into());
+    let target = |name: &str, harness: bool| {
+        let path = format!("tests/{name}/main.rs").into();
+        let members = [("name", name.into()), ("path", path), ("harness", harness.into())];
+        toml::Value::Table(members.map(|(key, value)| (key.to_owned(), value)).into_iter().collect())
+    };
+    manifest.insert("test".to_owned(), vec![target("it", true), target("sim", false)].into());
     manifest.to_string()
 }
 

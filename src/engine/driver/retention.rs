@@ -55,6 +55,7 @@ impl Engine {
                 }
             }
             tokio::select! {
+                biased;
                 () = self.closing.cancelled() => {}
                 () = tokio::time::sleep(AGAIN) => {}
             }

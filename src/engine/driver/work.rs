@@ -111,6 +111,7 @@ impl Engine {
             }
         });
         let ended = tokio::select! {
+            biased;
             ended = join_all(shares) => ended,
             () = running.lost.cancelled() => return Err(StoreError::Fenced.into()),
         };
@@ -254,6 +255,7 @@ impl Work<'_> {
             }
         };
         let why = tokio::select! {
+            biased;
             () = self.engine.halt.cancelled() => return Err(Stopped::Halted),
             () = self.running.cancel.cancelled() => FaultCode::Cancelled,
             () = time_over => FaultCode::DeadlineExceeded,
