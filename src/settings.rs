@@ -6,6 +6,7 @@ pub(crate) mod document;
 mod error;
 pub(crate) mod keys;
 pub(crate) mod nearest;
+mod schema;
 pub mod secret;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,8 @@ use serde::Deserialize;
 
 pub use error::ConfigError;
 pub(crate) use error::sort;
+pub(crate) use schema::below;
+pub use schema::schema;
 pub use secret::SecretRef;
 pub use values::{ClientCertificates, LogFormat, Rate, StoreUrl};
 

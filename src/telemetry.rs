@@ -7,6 +7,7 @@ mod line;
 mod panics;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -18,11 +19,15 @@ use metrics::{
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
+use crate::clock;
 use crate::engine::Lost;
 use crate::outbound::BreakerState;
 use crate::tenants::Connection;
 
 static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+/// Since when the oldest deletion waits that is worked here, in milliseconds since 1970-01-01 UTC; 0 if there is none. Its age
+/// is only known when it is asked for.
+static OLDEST_MS: AtomicI64 = AtomicI64::new(0);
 
 /// Seconds: from a loopback mock to a whole attempt's timeout.
 const BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -71,6 +76,10 @@ pub fn count() {
             "onedelete_tls_certificate_expires_seconds",
             "When the certificate ends, in seconds since 1970-01-01 UTC"
         );
+        describe_gauge!(
+            "onedelete_oldest_pending_seconds",
+            "Age of the oldest deletion that is worked here; 0 if none is"
+        );
         Some(handle)
     });
 }
@@ -81,6 +90,9 @@ pub fn metrics_page() -> String {
         .get()
         .and_then(Option::as_ref)
         .map(|handle| {
+            let since = OLDEST_MS.load(Ordering::Relaxed);
+            let age_ms = if since == 0 { 0 } else { (clock::unix_ms() - since).max(0) };
+            gauge!("onedelete_oldest_pending_seconds").set(age_ms as f64 / 1_000.0);
             handle.run_upkeep();
             handle.render()
         })
@@ -202,10 +214,11 @@ pub(crate) fn deletion(tenant: &Arc<str>, event: &'static str) {
     counter.increment(1);
 }
 
-/// Sets how many deletions are not finished.
-pub(crate) fn running(deletions: usize) {
+/// Sets how many deletions are not finished, and when the oldest of them was made, in milliseconds since 1970-01-01 UTC.
+pub(crate) fn running(deletions: usize, oldest_ms: Option<i64>) {
     static KEPT: LazyLock<Gauge> = LazyLock::new(|| gauge!("onedelete_deletions_running"));
     KEPT.set(deletions as f64);
+    OLDEST_MS.store(oldest_ms.unwrap_or(0), Ordering::Relaxed);
 }
 
 /// What is counted and measured of one kind of request.

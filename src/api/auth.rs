@@ -1,6 +1,7 @@
 //! Who asks: a gateway key in `Authorization: Bearer`, or a signed token there, and from it alone the tenant.
 //!
-//! Known is only each key's SHA-256. Every refusal is the same answer, whatever was wrong.
+//! Known is only each key's SHA-256. Every refusal is the same answer, whatever was wrong: a key whose time is over is one
+//! that was never known.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use super::{Api, Peer, Problem, problem};
+use crate::clock;
 use crate::tenants::{Access, Connection, Key};
 
 /// The shortest key, in characters.
@@ -36,7 +38,7 @@ impl FromRequestParts<Api> for Caller {
             return Err(Problem::new(&problem::TOO_MANY_WRONG_KEYS).retry_after(whole_seconds(wait)));
         }
         let key = sha256.and_then(|sha256| {
-            let key = api.desk.tenants().key(&sha256)?;
+            let key = api.desk.tenants().key(&sha256).filter(|key| !key.has_expired(clock::unix_ms()))?;
             // The map has found it by its hash; comparing once more in constant time costs nothing.
             aws_lc_rs::constant_time::verify_slices_are_equal(&sha256, &key.sha256).ok().map(|()| key.clone())
         });

@@ -9,12 +9,16 @@ mod delete;
 mod demo;
 mod dialects;
 mod dumps;
+mod healthcheck;
 mod key;
+mod man;
 mod mock;
+mod notify;
 mod openapi;
 mod output;
 mod plan;
 mod record;
+mod schema;
 mod serve;
 mod store;
 
@@ -27,9 +31,12 @@ use clap_complete::Shell;
 use crate::settings::ConfigError;
 use crate::tenants::{Connection, Tenants};
 
+/// The version, and which commit it was built from.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ONEDELETE_BUILD"), ")");
+
 /// One inbound contract to delete contacts, translated into each CRM's own dialect.
 #[derive(Debug, Parser)]
-#[command(name = "onedelete", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "onedelete", version = VERSION, propagate_version = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -58,11 +65,17 @@ enum Command {
     /// Look after the store: check it, copy it, forget what is old
     #[command(subcommand)]
     Store(store::StoreCommand),
-    /// Make keys for callers of the gateway
+    /// Keys for callers of the gateway
     #[command(subcommand)]
     Key(key::KeyCommand),
     /// Print the API's description: OpenAPI 3.1, as JSON
     Openapi(openapi::Openapi),
+    /// Ask a running gateway whether it is ready
+    Healthcheck(healthcheck::Healthcheck),
+    /// Print the JSON Schema of a configuration file, for editors
+    Schema(schema::Schema),
+    /// Write the manual pages
+    Man(man::Man),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -118,6 +131,9 @@ pub fn main() -> ExitCode {
         Command::Store(command) => on_runtime(command.run()),
         Command::Key(command) => command.run(),
         Command::Openapi(command) => command.run(),
+        Command::Healthcheck(command) => command.run(),
+        Command::Schema(command) => command.run(),
+        Command::Man(command) => command.run(),
         Command::Completions { shell } => {
             // Into memory first: it would panic where a reader such as `head` has gone away.
             let mut script = Vec::new();
@@ -145,10 +161,10 @@ fn on_runtime(command: impl Future<Output = Outcome>) -> Outcome {
     outcome
 }
 
-/// Configuration mistakes, a line each; the first is what `error:` shows.
+/// Configuration mistakes, a line each; the first is what `error:` shows. Then the command that shows more.
 fn mistakes(errors: &[ConfigError]) -> Failure {
     let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
-    Failure::Usage(lines.join("\nerror: "))
+    Failure::Usage(format!("{}\n`onedelete check` shows the place of each", lines.join("\nerror: ")))
 }
 
 /// The connection that these names mean: the only tenant and its default connection, unless they are given.

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::notify::{Notify, State};
 use super::{ConfigFile, Failure, HungUp, Outcome, dumps, interrupted, mistakes};
 use crate::app::{Gateway, StartError};
 use crate::settings::{self, LogFormat};
@@ -36,14 +37,25 @@ impl Serve {
             StartError::Listen { .. } => Failure::Failed(err.to_string()),
             StartError::Store(_) | StartError::Tls(_) => Failure::Usage(err.to_string()),
         })?;
-        let mut interrupted = std::pin::pin!(interrupted);
-        loop {
-            tokio::select! {
-                () = &mut interrupted => break,
-                () = hung_up.next() => gateway.reload().await,
+        let notify = Notify::from_environment();
+        notify.tell(State::Ready);
+        let serving = async {
+            let mut interrupted = std::pin::pin!(interrupted);
+            loop {
+                tokio::select! {
+                    () = &mut interrupted => break,
+                    () = hung_up.next() => {
+                        notify.tell(State::Reloading);
+                        gateway.reload().await;
+                        notify.tell(State::Ready);
+                    }
+                }
             }
-        }
-        gateway.stop().await;
+        };
+        notify.watch(serving).await;
+        notify.tell(State::Stopping);
+        // The drain is watched too: it ends by itself, but the watchdog's time may be shorter.
+        notify.watch(gateway.stop()).await;
         Ok(ExitCode::SUCCESS)
     }
 }

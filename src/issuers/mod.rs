@@ -106,6 +106,8 @@ impl Issuer {
             access: self.access(&claims)?,
             connections: self.rule.connections.clone(),
             rate: self.rule.rate,
+            // The token says when it is over.
+            expires_ms: None,
         })
     }
 

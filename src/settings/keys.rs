@@ -18,11 +18,12 @@ pub(crate) const PREFIX: &str = "ONEDELETE__";
 pub(crate) struct Key {
     /// Its name from the root.
     pub(crate) path: &'static str,
-    kind: Kind,
+    pub(super) kind: Kind,
 }
 
+/// A setting's form.
 #[derive(Debug)]
-enum Kind {
+pub(super) enum Kind {
     Whole { least: u64, most: u64 },
     Flag,
     Text(fn(&str) -> Result<(), String>),

@@ -19,6 +19,11 @@ impl DeletionId {
         Self(Uuid::now_v7().as_u128())
     }
 
+    /// When it was made, in milliseconds since 1970-01-01 UTC: the id's first 48 bits.
+    pub fn created_ms(self) -> i64 {
+        (self.0 >> 80) as i64
+    }
+
     /// The sixteen bytes that the store keeps.
     pub fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
@@ -90,6 +95,16 @@ mod tests {
             assert_eq!(id.to_string().len(), 30);
         }
         assert_eq!(DeletionId(u128::MAX).to_string().parse(), Ok(DeletionId(u128::MAX)));
+    }
+
+    #[test]
+    fn an_id_says_when_it_was_made() {
+        let [before, id, after] = [crate::clock::unix_ms(), DeletionId::new().created_ms(), crate::clock::unix_ms()];
+        // The counter of ids that were made in one millisecond may run a little ahead.
+        assert!(before <= id && id <= after + 1_000, "{before} {id} {after}");
+        // The example of RFC 9562, appendix A.6.
+        let example = 0x017F_22E2_79B0_7CC3_98C4_DC0C_0C07_398F;
+        assert_eq!(DeletionId(example).created_ms(), 1_645_557_742_000);
     }
 
     #[test]

@@ -37,8 +37,9 @@ mod tests {
         };
         assert_eq!(caught(Box::new(|| panic!("a literal"))), Some("a literal"));
         let (a, b) = (contact.clone(), contact.clone());
+        let failed = Err::<(), String>;
         assert_eq!(caught(Box::new(move || panic!("no contact {a}"))), None);
-        assert_eq!(caught(Box::new(move || Err::<(), _>(b).unwrap())), None);
+        assert_eq!(caught(Box::new(move || failed(b).unwrap())), None);
         assert_eq!(caught(Box::new(move || std::panic::panic_any(contact))), None);
     }
 }

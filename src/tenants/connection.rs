@@ -17,14 +17,14 @@ use crate::settings::nearest::did_you_mean;
 use crate::settings::{CAP_BELOW_BASE, Rate, Upstream, keys};
 
 /// The keys of every connection; all others are the dialect's, as is `base_url`, which both read.
-const COMMON: &[&str] =
+pub(super) const COMMON: &[&str] =
     &["dialect", "base_url", "credentials", "allow_http", "allow_private", "limits", "timeouts", "retry"];
 
 /// Stands in for a `base_url` that was refused, so that the dialect gets to see its other settings.
-const STAND_IN_URL: &str = "https://stand-in.invalid";
+pub(super) const STAND_IN_URL: &str = "https://stand-in.invalid";
 
 /// The same for other settings that are missing.
-const STAND_IN: &str = "x";
+pub(super) const STAND_IN: &str = "x";
 
 /// A dialect is asked again after each mistake, but not for ever.
 const MOST_MISTAKES: usize = 64;

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use adapters::Pace;
+use toml::de::DeValue;
 
-use super::{Access, Connection, Key, Tenant, Tenants, connection, issuer};
+use super::{Access, Connection, Key, Tenant, Tenants, connection, expiry, issuer};
 use crate::settings::document::{Document, Field, Table};
 use crate::settings::nearest::did_you_mean;
 use crate::settings::{ConfigError, Rate, Upstream, sort};
@@ -69,8 +70,9 @@ pub(super) struct Context<'a> {
     pub(super) folder: &'a Path,
 }
 
-const ROOT: &[&str] = &["id", "default_connection", "require_idempotency_key", "api_keys", "jwt", "connections"];
-const API_KEY: &[&str] = &["name", "sha256", "connections", "access", "rate"];
+pub(super) const ROOT: &[&str] =
+    &["id", "default_connection", "require_idempotency_key", "api_keys", "jwt", "connections"];
+pub(super) const API_KEY: &[&str] = &["name", "sha256", "connections", "access", "rate", "expires"];
 
 /// Keys that never have a secret in their line: it may be quoted even if the file is no TOML.
 const QUOTABLE: &[&str] = &[
@@ -79,6 +81,7 @@ const QUOTABLE: &[&str] = &[
     "require_idempotency_key",
     "name",
     "access",
+    "expires",
     "dialect",
     "base_url",
     "allow_http",
@@ -161,6 +164,7 @@ impl Census {
             access: draft.access,
             connections: draft.connections,
             rate: draft.rate,
+            expires_ms: draft.expires_ms,
         }));
         self.tenants.push(tenant);
     }
@@ -233,7 +237,15 @@ impl Census {
                 None
             }
         });
-        Some(Draft { name: name?, sha256: sha256?, access: access?, connections: connections?, rate: rate? })
+        let expires_ms = table.field("expires").map_or(Some(None), |field| end(&field).map(Some));
+        Some(Draft {
+            name: name?,
+            sha256: sha256?,
+            access: access?,
+            connections: connections?,
+            rate: rate?,
+            expires_ms: expires_ms?,
+        })
     }
 }
 
@@ -244,6 +256,7 @@ struct Draft {
     access: Access,
     connections: Option<BTreeSet<Arc<str>>>,
     rate: Option<Pace>,
+    expires_ms: Option<i64>,
 }
 
 /// What tenants and connections may be called.
@@ -266,6 +279,22 @@ pub(super) fn one_of(field: &Field<'_>, names: &BTreeSet<&str>) -> Option<Arc<st
         return None;
     }
     Some(name.into())
+}
+
+/// When a key's time is over: TOML's own date, or the same as text.
+fn end(field: &Field<'_>) -> Option<i64> {
+    let text = match field.value {
+        DeValue::Datetime(date) => date.to_string(),
+        DeValue::String(text) => text.to_string(),
+        _ => String::new(),
+    };
+    match expiry::parse(&text) {
+        Ok(end) => Some(end),
+        Err(message) => {
+            field.refuse(message, None);
+            None
+        }
+    }
 }
 
 fn hash(field: &Field<'_>) -> Option<[u8; 32]> {

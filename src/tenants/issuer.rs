@@ -50,7 +50,7 @@ pub enum TokenKeys {
     Shared(Option<SecretString>),
 }
 
-const KNOWN: &[&str] = &[
+pub(super) const KNOWN: &[&str] = &[
     "name",
     "issuer",
     "audience",
@@ -65,9 +65,10 @@ const KNOWN: &[&str] = &[
 ];
 
 /// Signatures that are made with a key that nobody else has.
-const SIGNATURES: &[&str] = &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
+pub(super) const SIGNATURES: &[&str] =
+    &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 /// Those that whoever checks them could have made.
-const SHARED: &[&str] = &["HS256", "HS384", "HS512"];
+pub(super) const SHARED: &[&str] = &["HS256", "HS384", "HS512"];
 /// The shortest shared secret, in bytes (RFC 7518, section 3.2).
 const SHORTEST_SECRET: usize = 32;
 

@@ -4,8 +4,10 @@
 
 mod connection;
 mod credentials;
+pub mod expiry;
 mod file;
 mod issuer;
+mod schema;
 #[cfg(test)]
 mod tests;
 mod upstream_url;
@@ -19,6 +21,7 @@ use secrecy::SecretString;
 
 pub use file::{Secrets, is_name, load};
 pub use issuer::{TokenKeys, TokenRule};
+pub use schema::schema;
 
 /// Every tenant and every key.
 #[derive(Debug, Default)]
@@ -57,6 +60,8 @@ pub struct Key {
     pub connections: Option<BTreeSet<Arc<str>>>,
     /// Requests in so many seconds; `None` is any number.
     pub rate: Option<Pace>,
+    /// From when on it is refused, in milliseconds since 1970-01-01 UTC; never, if `None`.
+    pub expires_ms: Option<i64>,
 }
 
 /// What a key may do.
@@ -166,6 +171,11 @@ impl Tenants {
         self.by_key.get(sha256)
     }
 
+    /// Every key of every tenant, in no order.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.by_key.values()
+    }
+
     /// Every tenant, by id.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Tenant>> {
         self.by_id.values()
@@ -181,6 +191,11 @@ impl Key {
     /// Whether the key may use this connection.
     pub fn reaches(&self, connection: &str) -> bool {
         self.connections.as_ref().is_none_or(|names| names.contains(connection))
+    }
+
+    /// Whether its time is over at this moment, in milliseconds since 1970-01-01 UTC.
+    pub fn has_expired(&self, unix_ms: i64) -> bool {
+        self.expires_ms.is_some_and(|end| unix_ms >= end)
     }
 }
 

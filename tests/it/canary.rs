@@ -409,7 +409,7 @@ async fn is_clean(format: &str) {
     hits.extend(found.hits(OWN, |place| place == "answer to a broken body" || place == "answer to a wrong header"));
     assert!(hits.is_empty(), "{} hits in {searched} places:\n{}", hits.len(), hits.join("\n"));
     let marks = SECRETS.len() + PRIVATE.len() + OWN.len();
-    println!(
+    eprintln!(
         "canary, {format}: {marks} marks in up to 12 forms each, {searched} places, {} bytes, {} s, 0 hits",
         found.0.values().map(Vec::len).sum::<usize>(),
         start.elapsed().as_secs()

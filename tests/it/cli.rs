@@ -395,7 +395,7 @@ pub(crate) struct Served {
     pub(crate) log: BufReader<std::process::ChildStderr>,
     start: String,
     pub(crate) public: std::net::SocketAddr,
-    admin: std::net::SocketAddr,
+    pub(crate) admin: std::net::SocketAddr,
 }
 
 pub(crate) fn serve(folder: &Path, variables: &[(&str, &str)]) -> Served {

@@ -1,7 +1,13 @@
 //! The integration tests: the gateway from outside, over real sockets on loopback, against the dialects' own
 //! doubles. Every upstream in them is a `onedelete::mock`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking"
+)]
 
 #[allow(dead_code, reason = "each test uses some of it")]
 mod support;
@@ -26,17 +32,21 @@ mod hostile;
 mod http2;
 mod idempotency;
 mod jwt;
+mod keys;
 mod list;
 mod lookup;
 mod mock;
 mod outbound;
+mod packaging;
 mod panics;
 mod promises;
 mod queue;
 mod raw;
 mod record;
 mod refusals;
+mod schema;
 mod served;
+mod service;
 mod slow;
 mod smoke;
 mod smuggling;

@@ -32,12 +32,13 @@ async fn handlers_that_panic() {
     }
     telemetry::log(LogFormat::Json, "trace");
     let text = || CANARY.to_owned();
+    let failed = Err::<&'static str, String>;
     let tasks = TaskTracker::new();
     let routes = Router::new()
         .route("/fine", get(async || "fine"))
         .route("/literal", get(async move || -> &'static str { panic!("the source says this") }))
         .route("/filled", get(async move || -> &'static str { panic!("no such contact: {}", text()) }))
-        .route("/unwrapped", get(async move || Err::<&'static str, _>(text()).unwrap()))
+        .route("/unwrapped", get(async move || failed(text()).unwrap()))
         .route(
             "/index",
             get(async move || text().bytes().collect::<Vec<_>>()[usize::from(text().len() > 3) * 99].to_string()),

@@ -1,4 +1,6 @@
 //! A gateway in this process, with tenants made for one test, and a client to talk to it.
+//!
+//! Above 500 lines because every test uses some of it.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;

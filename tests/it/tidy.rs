@@ -33,7 +33,7 @@ const IMPURE_CRATES: &[&str] =
 const OWNERS: &[(&[&str], &[&str])] = &[
     (&["axum"], &["src/api/", "src/mock/control", "src/server/"]),
     (&["backon"], &["src/engine/backoff.rs"]),
-    (&["clap", "clap_complete", "comfy_table", "csv", "indicatif"], &["src/cli/"]),
+    (&["clap", "clap_complete", "clap_mangen", "comfy_table", "csv", "indicatif"], &["src/cli/"]),
     (&["config"], &["src/settings.rs", "src/settings/"]),
     (&["form_urlencoded"], &["src/api/", "src/record/"]),
     (&["governor"], &["src/outbound/pace.rs"]),
@@ -106,7 +106,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "tenants::Credentials",
         ],
     ),
-    ("telemetry", &["engine::Lost", "outbound::BreakerState", "tenants::Connection"]),
+    ("telemetry", &["clock", "engine::Lost", "outbound::BreakerState", "tenants::Connection"]),
     ("issuers", &["tenants"]),
     ("tenants", &["address", "settings"]),
     ("address", &[]),

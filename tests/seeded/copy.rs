@@ -48,6 +48,7 @@ pub(crate) fn build() -> Result<BTreeMap<Suite, PathBuf>, String> {
         mirror(&root().join(name), &copy.join(name), Path::new(name));
     }
     put(&copy.join("Cargo.toml"), manifest().as_bytes());
+    put(&copy.join("build.rs"), &fs::read(root().join("build.rs")).unwrap());
     // Afresh each time, as cargo drops from it what the copy does not need.
     fs::copy(root().join("Cargo.lock"), copy.join("Cargo.lock")).unwrap();
     // The project's own folder has the dependencies built already. Programs of the copy have other names there.

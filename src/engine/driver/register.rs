@@ -27,6 +27,13 @@ struct State {
     open: Load,
 }
 
+impl State {
+    /// When the oldest deletion was made that is worked here. Ids sort by it.
+    fn oldest_ms(&self) -> Option<i64> {
+        self.parts.first_key_value().map(|((id, _), _)| id.created_ms())
+    }
+}
+
 /// Contacts, together and of each tenant.
 #[derive(Default)]
 struct Load {
@@ -186,7 +193,7 @@ impl Register {
             old.lost.cancel();
             state.worked.take(&old.tenant, old.contacts);
         }
-        telemetry::running(state.parts.len());
+        telemetry::running(state.parts.len(), state.oldest_ms());
     }
 
     fn leave(&self, key: PartKey) {
@@ -202,7 +209,7 @@ impl Register {
         if state.parts.range((id, 0)..=(id, u32::MAX)).next().is_none() {
             state.closed.remove(&id);
         }
-        telemetry::running(state.parts.len());
+        telemetry::running(state.parts.len(), state.oldest_ms());
     }
 
     /// Whether nobody has said before that the deletion is closed. Of one whose parts are not here, nobody else does.

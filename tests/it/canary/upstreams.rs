@@ -92,7 +92,7 @@ fn reply(entry: &Entry, status: u16, n: usize) -> Response<Bytes> {
     for (name, value) in [
         ("set-cookie", "c=zq7SetCookiezq7; Path=/"),
         ("location", "http://127.0.0.1:9/zq7headerzq7"),
-        ("retry-after", if n % 2 == 0 { "0" } else { "zq7headerzq7" }),
+        ("retry-after", if n.is_multiple_of(2) { "0" } else { "zq7headerzq7" }),
         ("www-authenticate", "Bearer realm=\"zq7headerzq7\""),
         ("x-zq7headerzq7", "zq7headerzq7 \u{1b}"),
         ("content-type", if n % 6 == 2 { "text/html" } else { "application/json" }),
