@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use adapters::Outcome;
 use bytes::Bytes;
+use http::HeaderValue;
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
@@ -219,6 +220,20 @@ pub(crate) fn running(deletions: usize, oldest_ms: Option<i64>) {
     static KEPT: LazyLock<Gauge> = LazyLock::new(|| gauge!("onedelete_deletions_running"));
     KEPT.set(deletions as f64);
     OLDEST_MS.store(oldest_ms.unwrap_or(0), Ordering::Relaxed);
+}
+
+tokio::task_local! {
+    static REQUEST: HeaderValue;
+}
+
+/// Works on a request under its id: log lines can ask for it.
+pub(crate) fn under<F: Future>(id: HeaderValue, work: F) -> impl Future<Output = F::Output> {
+    REQUEST.scope(id, work)
+}
+
+/// The id of the request that is being worked on here.
+fn request_id() -> Option<String> {
+    REQUEST.try_with(|id| id.to_str().ok().map(str::to_owned)).ok().flatten()
 }
 
 /// What is counted and measured of one kind of request.

@@ -71,7 +71,11 @@ async fn observe(request: Request, next: Next) -> Response {
     // The template, never the path: a path can hold an identifier.
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let shown = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
-    let mut response = next.run(request).await;
+    let running = next.run(request);
+    let mut response = match id.clone() {
+        Some(id) => telemetry::under(id, running).await,
+        None => running.await,
+    };
     let (status, took) = (response.status().as_u16(), start.elapsed());
     telemetry::request(&route, known(&method), status, took);
     let ms = took.as_millis() as u64;

@@ -12,10 +12,8 @@ pub(super) fn to_log() {
         let place = panic.location().map(Location::to_string).unwrap_or_default();
         let thread = std::thread::current();
         let thread = thread.name().unwrap_or("unnamed");
-        match literal(panic.payload()) {
-            Some(said) => tracing::error!(place, thread, said, "panicked: this is a bug"),
-            None => tracing::error!(place, thread, "panicked: this is a bug"),
-        }
+        let (said, request) = (literal(panic.payload()), super::request_id());
+        tracing::error!(place, thread, said, request, "panicked: this is a bug");
     }));
 }
 

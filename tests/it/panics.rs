@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::support::{raw, within};
+use crate::support::{asked, within};
 
 /// Set for the process whose handlers panic.
 const HERE: &str = "ONEDELETE_TEST_PANICS";
@@ -75,7 +75,7 @@ async fn handlers_that_panic() {
                 "GET {route} HTTP/1.1\r\nHost: x\r\nX-Request-Id: {}\r\nConnection: close\r\n\r\n",
                 &route[1..]
             );
-            let answer = raw(address, request).await;
+            let answer = asked(address, request).await;
             assert!(!answer.text.contains("canary"), "{}", answer.text);
             if route == "/task" {
                 assert_eq!((answer.status, answer.text.as_str()), (200, "broke off"));
@@ -91,7 +91,7 @@ async fn handlers_that_panic() {
             assert_eq!(answer.headers["content-type"], "application/problem+json");
             assert_eq!(answer.headers["x-request-id"], route[1..]);
             // There is place for one request alone: a panic that kept its place would be noticed.
-            let next = raw(address, "GET /fine HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+            let next = asked(address, "GET /fine HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
             assert_eq!((next.status, next.text.as_str()), (200, "fine"), "after {route}");
         }
         stop.cancel();
@@ -119,7 +119,7 @@ async fn a_panic_is_a_problem_and_one_line_that_says_where_and_not_what() {
         assert_eq!(line["said"].as_str(), (*route == "/literal").then_some("the source says this"), "{line}");
         // The request that met with it can be found again.
         if *route != "/task" {
-            assert_eq!(line["spans"][0]["id"], route[1..], "{line}");
+            assert_eq!(line["request"], route[1..], "{line}");
         }
     }
 }

@@ -432,10 +432,23 @@ pub(crate) async fn within<T>(what: &str, waiting: impl Future<Output = T>) -> T
     }
 }
 
-/// Sends these bytes on a connection of their own, and reads the answer until its end.
+/// Sends these bytes on a connection of their own, and reads the answer until its end. It must be as it is described.
 pub(crate) async fn raw(addr: SocketAddr, bytes: impl Into<Vec<u8>>) -> Answer {
     let bytes = bytes.into();
     let line = String::from_utf8_lossy(bytes.split(|byte| *byte == b'\r').next().unwrap_or_default()).into_owned();
+    let answer = asked(addr, bytes).await;
+    let mut words = line.split(' ');
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    // What has a length of its own, and is one answer alone, can be read here.
+    let length = answer.headers.get("content-length").and_then(|value| value.to_str().ok()?.parse().ok());
+    let body = (length == Some(answer.text.len()) && method != "HEAD").then_some(answer.text.as_str());
+    described::check(&Seen { method, target, status: answer.status, headers: &answer.headers, body });
+    answer
+}
+
+/// The same for a server with other routes than the gateway's.
+pub(crate) async fn asked(addr: SocketAddr, bytes: impl Into<Vec<u8>>) -> Answer {
+    let bytes = bytes.into();
     let exchange = move || -> std::io::Result<Vec<u8>> {
         let mut stream = std::net::TcpStream::connect(addr)?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
@@ -445,14 +458,7 @@ pub(crate) async fn raw(addr: SocketAddr, bytes: impl Into<Vec<u8>>) -> Answer {
         let _ = stream.read_to_end(&mut answer);
         Ok(answer)
     };
-    let answer = parse(tokio::task::spawn_blocking(exchange).await.unwrap().unwrap());
-    let mut words = line.split(' ');
-    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    // What has a length of its own, and is one answer alone, can be read here.
-    let length = answer.headers.get("content-length").and_then(|value| value.to_str().ok()?.parse().ok());
-    let body = (length == Some(answer.text.len()) && method != "HEAD").then_some(answer.text.as_str());
-    described::check(&Seen { method, target, status: answer.status, headers: &answer.headers, body });
-    answer
+    parse(tokio::task::spawn_blocking(exchange).await.unwrap().unwrap())
 }
 
 /// The first answer in these bytes.
