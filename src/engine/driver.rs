@@ -15,6 +15,7 @@ mod work;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -47,6 +48,8 @@ pub struct Engine {
     halt: CancellationToken,
     /// Told when a part may wait in the ledger, or there is room for one.
     stirred: watch::Sender<()>,
+    /// Whether a part may wait in the ledger for room, as far as is known here.
+    may_wait: AtomicBool,
 }
 
 /// How much and how long.
@@ -111,7 +114,8 @@ impl Engine {
         let register = Register::new(bounds);
         let (closing, halt) = (CancellationToken::new(), CancellationToken::new());
         let stirred = watch::Sender::new(());
-        Self { ledger, bounds, tasks: TaskTracker::new(), register, closing, halt, stirred }
+        let may_wait = AtomicBool::new(true);
+        Self { ledger, bounds, tasks: TaskTracker::new(), register, closing, halt, stirred, may_wait }
     }
 
     /// Whether a deletion of this size can be taken beside those that are not finished.
@@ -219,8 +223,14 @@ impl Engine {
             {
                 // Counted from before the claim: what the ledger counts from lies later.
                 let asked = Instant::now();
+                // A tenant that has its share already may have more, which is not handed out yet.
+                let full = loads.by_tenant.values().any(|contacts| *contacts >= loads.most.max(1));
+                self.may_wait.store(full, Ordering::Relaxed);
                 match self.ledger.claim(Arc::new(loads)).await {
-                    Ok(Some(job)) => self.take_up(job, &routes, asked),
+                    Ok(Some(job)) => {
+                        self.may_wait.store(true, Ordering::Relaxed);
+                        self.take_up(job, &routes, asked);
+                    }
                     Ok(None) => break,
                     Err(err) => {
                         tracing::error!(error = %err, "the ledger does not hand out what waits in it");
@@ -383,6 +393,7 @@ impl Engine {
     }
 
     fn stir(&self) {
+        self.may_wait.store(true, Ordering::Relaxed);
         self.stirred.send_replace(());
     }
 

@@ -56,6 +56,7 @@ async fn admit(valve: Arc<Valve>, request: Request, next: Next) -> Response {
         let coming = Arc::clone(&place);
         return next.run(request.map(|body| Body::new(Coming::new(body, coming)))).await;
     }
+    valve.rest().await;
     let mut response = Problem::new(&problem::OVERLOADED).retry_after(1).into_response();
     let headers = response.headers_mut();
     headers.insert(http::header::CACHE_CONTROL, NO_STORE);

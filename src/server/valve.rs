@@ -1,17 +1,18 @@
 //! How many requests are taken in at the same time: as many as may be, and fewer while the process itself is late.
 //!
-//! Being late is the one sign of overload that a slow upstream does not give: whatever is ready to go on waits for its
-//! turn. It looks at no request and knows no tenant.
+//! Being late, and having no processor to spare, are signs of overload that a slow upstream does not give. It looks at no
+//! request and knows no tenant.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +25,9 @@ pub struct Valve {
     inside: AtomicUsize,
     limit: AtomicUsize,
     refused: AtomicUsize,
+    /// When the next refusal may be told, in nanoseconds since the valve was made.
+    next_refusal: AtomicU64,
+    since: Instant,
 }
 
 /// What a valve is told.
@@ -50,13 +54,17 @@ pub(super) struct Coming {
 }
 
 /// So many are taken in however late the process is: enough to keep it busy.
-const LEAST: usize = 64;
+const LEAST: usize = 16;
 /// Between two looks at how late it is.
 const LOOK: Duration = Duration::from_millis(10);
 /// The limit moves after so many looks, by the best of them: a burst that is worked off in between is no overload.
 const LOOKS: u32 = 10;
 /// The clock of the runtime has whole milliseconds.
 const TICK: Duration = Duration::from_millis(1);
+/// A process that used so much of its processors has none to spare.
+const BUSY_PERCENT: u32 = 95;
+/// Between two refusals.
+const BETWEEN_REFUSALS: Duration = Duration::from_millis(1);
 /// Between two lines of the log about one overload, in moves of the limit.
 const TELL_AFTER: u32 = 100;
 
@@ -64,13 +72,16 @@ impl Valve {
     /// Open, with nothing inside.
     pub fn new(rules: ValveRules) -> Arc<Self> {
         let limit = AtomicUsize::new(rules.max_requests_in_flight);
-        Arc::new(Self { rules, inside: AtomicUsize::new(0), limit, refused: AtomicUsize::new(0) })
+        let (inside, refused, next_refusal) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicU64::new(0));
+        Arc::new(Self { rules, inside, limit, refused, next_refusal, since: Instant::now() })
     }
 
     /// Looks how late the process is, moves the limit, and counts who was refused, until `stop`.
     pub async fn tend(self: Arc<Self>, stop: CancellationToken) {
         let (mut moves, mut untold) = (0_u32, 0);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
         while !stop.is_cancelled() {
+            let (start, worked) = (Instant::now(), worked());
             let mut least = Duration::MAX;
             for _ in 0..LOOKS {
                 let due = Instant::now() + LOOK + TICK;
@@ -82,7 +93,8 @@ impl Valve {
                 tokio::task::yield_now().await;
                 least = least.min(Instant::now().saturating_duration_since(due));
             }
-            self.turn(least);
+            let is_busy = (self::worked() - worked) * 100 > start.elapsed() * cores * BUSY_PERCENT;
+            self.turn(least, is_busy);
             let refused = self.refused.swap(0, Ordering::Relaxed);
             telemetry::turned_away(refused);
             (moves, untold) = (moves.saturating_add(1), untold + refused);
@@ -93,18 +105,29 @@ impl Valve {
         }
     }
 
-    /// Moves the limit after a while in which the process was always so late.
-    fn turn(&self, lag: Duration) {
+    /// Moves the limit after a while in which the process was always so late, or had no processor to spare.
+    fn turn(&self, lag: Duration, is_busy: bool) {
         let (limit, inside) = (self.limit.load(Ordering::Relaxed), self.inside.load(Ordering::Relaxed));
         let most = self.rules.max_requests_in_flight;
         let max_lag = Duration::from_millis(self.rules.max_lag_ms);
-        let next = if !max_lag.is_zero() && lag > max_lag {
+        let next = if !max_lag.is_zero() && (lag > max_lag || is_busy) {
             // What is inside and only waits counts as well, so it is never less than a part of that.
-            (limit.min(inside) / 4 * 3).max(LEAST)
+            (limit.min(inside) / 8 * 7).max(LEAST)
         } else {
             limit + (limit / 8).max(1)
         };
         self.limit.store(next.min(most), Ordering::Relaxed);
+    }
+
+    /// Waits until a refusal may be told. Whoever is refused asks again, and telling costs more than waiting: so there are
+    /// not more refusals in a second than leave the rest of the time for work.
+    pub(super) async fn rest(&self) {
+        let now = self.since.elapsed().as_nanos() as u64;
+        let step = |next: u64| Some(next.max(now) + BETWEEN_REFUSALS.as_nanos() as u64);
+        let next = self.next_refusal.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).unwrap_or_default();
+        if next > now {
+            tokio::time::sleep_until(self.since + Duration::from_nanos(next)).await;
+        }
     }
 
     /// A place, if there is one.
@@ -116,6 +139,12 @@ impl Valve {
         self.refused.fetch_add(1, Ordering::Relaxed);
         None
     }
+}
+
+/// How long the process has used processors.
+fn worked() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 impl Place {
@@ -197,23 +226,23 @@ mod tests {
     fn who_is_late_takes_fewer_but_some_and_recovers() {
         let valve = valve(1_000);
         let mut places = fill(&valve);
-        valve.turn(LATE);
+        valve.turn(LATE, false);
         assert!(valve.enter().is_none());
-        places.truncate(750);
-        assert!(valve.enter().is_none(), "750 may be inside");
-        places.truncate(749);
+        places.truncate(875);
+        assert!(valve.enter().is_none(), "875 may be inside");
+        places.truncate(874);
         assert!(valve.enter().is_some());
         drop(places);
-        (0..20).for_each(|_| valve.turn(LATE));
+        (0..60).for_each(|_| valve.turn(IN_TIME, true));
         assert_eq!(fill(&valve).len(), LEAST);
-        (0..40).for_each(|_| valve.turn(IN_TIME));
+        (0..60).for_each(|_| valve.turn(IN_TIME, false));
         assert_eq!(fill(&valve).len(), 1_000);
     }
 
     #[test]
     fn a_small_limit_stays_what_it_is() {
         let valve = valve(8);
-        (0..5).for_each(|_| valve.turn(LATE));
+        (0..5).for_each(|_| valve.turn(LATE, false));
         assert_eq!(fill(&valve).len(), 8);
     }
 

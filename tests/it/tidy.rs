@@ -46,7 +46,7 @@ const OWNERS: &[(&[&str], &[&str])] = &[
     (&["memchr"], &["src/server/head.rs"]),
     (&["jsonwebtoken"], &["src/issuers/", "src/outbound/credentials.rs"]),
     (&["metrics", "metrics_exporter_prometheus", "tracing_subscriber"], &["src/telemetry.rs"]),
-    (&["rustix"], &["src/cli/dumps.rs"]),
+    (&["rustix"], &["src/cli/dumps.rs", "src/server/valve.rs"]),
     // The command line is a client of the gateway; issuers publish their keys.
     (&["reqwest"], &["src/cli/", "src/issuers/keys.rs"]),
     (&["rusqlite"], &["src/store/sqlite"]),

@@ -23,7 +23,7 @@ use crate::{Wrong, within};
 const TENANTS: [&str; 4] = ["north", "east", "south", "west"];
 /// Callers at the same time, when looking for the most that can be carried out.
 const STEPS: [usize; 5] = [8, 32, 64, 128, 256];
-/// The fewest callers that reach so much of the most are as many as the gateway needs.
+/// The most callers that still reach so much of the most are as many as the gateway takes without losing by it.
 const ABOUT_ALL: f64 = 0.95;
 /// Callers under overload, and how many share an address.
 const CALLERS: usize = 1_000;
@@ -132,7 +132,7 @@ async fn with(store: &str, time: Duration, quick: bool) -> Result<String, Wrong>
         steps.push((*n, rate, seen.good.percentile(99), seen.good.len() as f64 / worked.max(0.01)));
     }
     let most = steps.iter().map(|step| step.1).fold(0.0, f64::max);
-    let (needed, most, p99, each_second) = *steps.iter().find(|step| step.1 >= ABOUT_ALL * most).unwrap();
+    let (needed, most, p99, each_second) = *steps.iter().rfind(|step| step.1 >= ABOUT_ALL * most).unwrap();
     // And then five times that.
     let time = if quick { Duration::from_secs(1) } else { time };
     let (worked, ended) = (gateway.worked(), Arc::new(AtomicU64::new(0)));
@@ -190,7 +190,8 @@ async fn with(store: &str, time: Duration, quick: bool) -> Result<String, Wrong>
         if slow.as_secs_f64() >= SLOWER * p99.as_secs_f64() {
             wrong.push("what is accepted takes too long");
         }
-        if peak > early + GROWTH_KIB {
+        // `memory:` keeps the last million contacts.
+        if store != "memory:" && peak > early + GROWTH_KIB {
             wrong.push("memory grows");
         }
         if seen.refused.is_empty() {

@@ -78,7 +78,10 @@ impl Leaving {
 impl Drop for Leaving {
     fn drop(&mut self) {
         self.engine.register.leave(self.key);
-        self.engine.stir();
+        // Where nothing waits for the room that this one leaves, nobody need look.
+        if self.engine.may_wait.load(Ordering::Relaxed) {
+            self.engine.stir();
+        }
         if !self.is_over {
             let (engine, key) = (Arc::clone(&self.engine), self.key);
             let giving_back = async move {
