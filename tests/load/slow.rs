@@ -163,13 +163,15 @@ async fn slow(stage: &Stage, mode: Mode, n: usize, arrived: &watch::Sender<usize
         let _ = stream.peek(&mut [0]).await;
     }
     arrived.send_modify(|here| *here += 1);
-    hold_on(&mut stream, drip, mode == Mode::Reader).await;
+    hold_on(&mut stream, n, drip, mode == Mode::Reader).await;
     Ok(start.elapsed())
 }
 
 /// Sends a byte now and then, until the other side ends the connection.
-async fn hold_on(stream: &mut TcpStream, drip: Option<u8>, deaf: bool) {
-    let mut ticks = tokio::time::interval(DRIP);
+async fn hold_on(stream: &mut TcpStream, n: usize, drip: Option<u8>, deaf: bool) {
+    // Not all at the same moment: a thousand that are slow have nothing to do with each other.
+    let first = tokio::time::Instant::now() + DRIP * (n % SLOW) as u32 / SLOW as u32;
+    let mut ticks = tokio::time::interval_at(first, DRIP);
     let mut buffer = [0; 512];
     loop {
         tokio::select! {
