@@ -82,8 +82,11 @@ async fn what_is_another_tenants_does_not_exist() {
     // As far from any real one as a well-formed name can be, and some that are not.
     let absent = "del_01jdx5m0w2e8v9a4k7c3b6n1pq";
     let contact = &known[2];
-    let routes: [(&str, &str, bool); 3] = [
+    let routes: [(&str, &str, bool); 6] = [
         ("GET", "/v1/deletions/{deletion}", false),
+        ("GET", "/v1/deletions/{deletion}/results", false),
+        ("GET", "/v1/deletions/{deletion}/events", false),
+        ("POST", "/v1/deletions/{deletion}/cancel", true),
         ("GET", "/v1/connections/{connection}", false),
         ("DELETE", "/v1/connections/{connection}/contacts/{id}", true),
     ];
@@ -127,6 +130,12 @@ async fn what_is_another_tenants_does_not_exist() {
     let names: Vec<_> = list.json["connections"].as_array().unwrap().iter().map(|each| each["name"].clone()).collect();
     assert_eq!(names, [json!("ours"), json!("shared-name")]);
     assert!(!list.text.contains("theirs") && !list.text.contains("other"));
+    let deletions = gateway.get("acme", "/v1/deletions").await;
+    assert!(deletions.text.contains(&own_deletion) && !deletions.text.contains(&foreign_deletion));
+    for filter in ["connection=theirs", &format!("cursor={foreign_deletion}")] {
+        let found = gateway.get("acme", &format!("/v1/deletions?{filter}")).await;
+        assert!(!found.text.contains(&foreign_deletion) && !found.text.contains("\"theirs\""), "{}", found.text);
+    }
     assert_eq!((ours.journal().len(), theirs.journal().len()), (before, other_before), "something was sent");
     assert!(ours.holds(&id(contact)) && theirs.holds(&id(contact)));
     gateway.stop().await;
