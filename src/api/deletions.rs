@@ -20,7 +20,7 @@ use super::problem::{Kind, OutcomeView};
 use super::render::{self, DeletionView};
 use super::request::ContactRequest;
 use super::submission::{Intake, Options, Submission};
-use super::{Api, Problem, body, json, lookup, plan, problem, request, results};
+use super::{Api, Problem, body, deletion, json, lookup, plan, problem, request, results};
 use crate::clock;
 use crate::engine::driver::{Draft, Handle, Whole};
 use crate::store::{Accepted, DeletionId, Part, Summary};
@@ -382,7 +382,7 @@ fn status(summary: &Summary) -> StatusCode {
 fn answer(caller: &Caller, whole: &Whole) -> Response {
     let Whole { summary, page } = whole;
     let view = DeletionView::whole(summary, std::slice::from_ref(page), &caller.key.tenant);
-    json(status(summary), &view)
+    deletion(status(summary), &view)
 }
 
 fn answer_dry_run(
@@ -400,7 +400,7 @@ fn answer_dry_run(
     let submission = intake.finish(0);
     let (summary, pages, calls) = plan::dry_run(submission, parts);
     crate::telemetry::deletion(&summary.head.tenant, "dry_run");
-    Ok(json(StatusCode::OK, &DeletionView::dry_run(&summary, &pages, &caller.key.tenant, calls)))
+    Ok(deletion(StatusCode::OK, &DeletionView::dry_run(&summary, &pages, &caller.key.tenant, calls)))
 }
 
 /// A deletion as it stands: finished or not, with its results where they fit.
@@ -414,15 +414,15 @@ pub(super) async fn answer_as_it_stands(
     let Ok(summary) = lookup::summary(api, id).await else { return accepted_alone(id) };
     let pages = lookup::pages(api, &summary).await;
     let response = match &pages {
-        Some(pages) => json(status(&summary), &DeletionView::whole(&summary, pages, &caller.key.tenant)),
-        None => json(status(&summary), &DeletionView::brief(&summary)),
+        Some(pages) => deletion(status(&summary), &DeletionView::whole(&summary, pages, &caller.key.tenant)),
+        None => deletion(status(&summary), &DeletionView::brief(&summary)),
     };
     preferences.mark(response, &summary)
 }
 
 /// The same without results.
 fn answer_briefly(summary: &Summary, preferences: &Preferences) -> Response {
-    preferences.mark(json(status(summary), &DeletionView::brief(summary)), summary)
+    preferences.mark(deletion(status(summary), &DeletionView::brief(summary)), summary)
 }
 
 fn accepted_alone(id: DeletionId) -> Response {

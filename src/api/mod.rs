@@ -164,7 +164,16 @@ pub fn path_templates() -> impl Iterator<Item = &'static str> {
 
 /// An answer with a JSON body.
 fn json(status: StatusCode, body: &impl Serialize) -> Response {
-    match serde_json::to_vec(body) {
+    written(status, serde_json::to_vec(body))
+}
+
+/// An answer with a deletion as its body.
+fn deletion(status: StatusCode, view: &render::DeletionView<'_>) -> Response {
+    written(status, view.to_json())
+}
+
+fn written(status: StatusCode, json: serde_json::Result<Vec<u8>>) -> Response {
+    match json {
         Ok(text) => {
             let mut response = (status, text).into_response();
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use adapters::{FaultCode, IdentifierRule, Outcome, Profile, UpstreamWord};
-use serde::ser::{SerializeMap, SerializeSeq};
+use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::plan::PlannedCall;
@@ -35,9 +35,10 @@ pub(super) struct DeletionView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     calls: Option<Vec<PlannedCall>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    results: Option<Results<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     results_url: Option<String>,
+    /// Written by hand, behind the rest.
+    #[serde(skip)]
+    results: Option<Results<'a>>,
 }
 
 impl<'a> DeletionView<'a> {
@@ -58,6 +59,22 @@ impl<'a> DeletionView<'a> {
         let tally = Tally::of(pages.iter().flat_map(|page| page.results.iter().flatten()));
         let counts = Counts { requested: summary.contacts, tally };
         Self { results, counts, connections: None, results_url: None, ..Self::brief(summary) }
+    }
+
+    /// It as JSON. Results are most of a large one, and what stands in every one of them needs no escaping: so they are written
+    /// one after the other, and not as serde would.
+    pub(super) fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        let count = self.results.as_ref().map_or(0, Results::count);
+        let mut text = Vec::with_capacity(512 + 160 * count);
+        serde_json::to_writer(&mut text, self)?;
+        if let Some(results) = &self.results {
+            // Its closing brace comes behind the results.
+            text.pop();
+            text.extend_from_slice(b",\"results\":[");
+            results.write(&mut text)?;
+            text.extend_from_slice(b"]}");
+        }
+        Ok(text)
     }
 
     /// Without results, but with where they are.
@@ -109,17 +126,22 @@ pub(super) struct Results<'a> {
     tenant: &'a Tenant,
 }
 
-impl Serialize for Results<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let count = self.pages.iter().map(|page| page.contacts.len()).sum();
-        let mut list = serializer.serialize_seq(Some(count))?;
+impl Results<'_> {
+    fn count(&self) -> usize {
+        self.pages.iter().map(|page| page.contacts.len()).sum()
+    }
+
+    fn write(&self, text: &mut Vec<u8>) -> serde_json::Result<()> {
         let mut scribe = Scribe::new(self.shares, self.tenant);
         for page in self.pages {
             for n in 0..page.contacts.len() {
-                list.serialize_element(&scribe.result(page, n))?;
+                if n > 0 || page.first > 0 {
+                    text.push(b',');
+                }
+                scribe.result(page, n).write(text)?;
             }
         }
-        list.end()
+        Ok(())
     }
 }
 
@@ -200,6 +222,51 @@ pub(super) struct ResultView<'a> {
     error: Option<ErrorView>,
 }
 
+impl ResultView<'_> {
+    /// Writes it as serde would. Words of ours and names of connections have nothing in them that JSON escapes.
+    pub(super) fn write(&self, text: &mut Vec<u8>) -> serde_json::Result<()> {
+        let word = |text: &mut Vec<u8>, before: &str, word: &str| {
+            text.extend_from_slice(before.as_bytes());
+            text.extend_from_slice(word.as_bytes());
+            text.push(b'"');
+        };
+        text.extend_from_slice(b"{\"index\":");
+        serde_json::to_writer(&mut *text, &self.index)?;
+        if let Some(reference) = self.r#ref {
+            text.extend_from_slice(b",\"ref\":");
+            serde_json::to_writer(&mut *text, reference)?;
+        }
+        word(text, ",\"connection\":\"", self.connection);
+        word(text, ",\"outcome\":\"", self.outcome);
+        let absent = match self.absent {
+            Some(true) => ",\"absent\":true",
+            Some(false) => ",\"absent\":false",
+            None => ",\"absent\":null",
+        };
+        text.extend_from_slice(absent.as_bytes());
+        word(text, ",\"evidence\":\"", self.evidence);
+        text.extend_from_slice(b",\"attempts\":");
+        serde_json::to_writer(&mut *text, &self.attempts)?;
+        if let Some(retry) = self.retry {
+            word(text, ",\"retry\":\"", retry);
+        }
+        if let Some(seconds) = self.retry_after_s {
+            text.extend_from_slice(b",\"retry_after_s\":");
+            serde_json::to_writer(&mut *text, &seconds)?;
+        }
+        if let Some(twin) = self.duplicate_of {
+            text.extend_from_slice(b",\"duplicate_of\":");
+            serde_json::to_writer(&mut *text, &twin)?;
+        }
+        if let Some(error) = &self.error {
+            text.extend_from_slice(b",\"error\":");
+            serde_json::to_writer(&mut *text, error)?;
+        }
+        text.push(b'}');
+        Ok(())
+    }
+}
+
 /// Why a contact is not known to be absent.
 #[derive(Debug, Serialize)]
 pub(super) struct ErrorView {
@@ -258,6 +325,34 @@ mod tests {
     use adapters::Fault;
 
     use super::*;
+
+    #[test]
+    fn a_result_is_written_as_serde_would() {
+        let fault = Fault {
+            upstream: Some(UpstreamWord { status: 409, code: Some("a\"b\n".into()) }),
+            ..Fault::new(FaultCode::UpstreamError)
+        };
+        let full = |reference, absent, twin| ResultView {
+            index: 10_007,
+            r#ref: reference,
+            connection: "a-connection_1",
+            outcome: Outcome::Unknown.as_str(),
+            absent,
+            evidence: "none",
+            attempts: 4,
+            retry: Some(Retry::Safe.as_str()),
+            retry_after_s: Some(30),
+            duplicate_of: twin,
+            error: error(&Settled::unknown(&fault, 4, Retry::Safe), None),
+        };
+        let mut views = vec![full(None, None, None), full(Some("\u{1f600}\"\\\u{7}/"), Some(true), Some(3))];
+        views.push(ResultView { retry: None, retry_after_s: None, error: None, ..full(Some(""), Some(false), None) });
+        for view in views {
+            let mut text = Vec::new();
+            view.write(&mut text).unwrap();
+            assert_eq!(String::from_utf8(text).unwrap(), serde_json::to_string(&view).unwrap());
+        }
+    }
 
     #[test]
     fn no_message_says_more_than_the_outcome() {

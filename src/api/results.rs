@@ -136,7 +136,7 @@ impl Walk {
             let outcome = settled.map_or(Outcome::Pending, |settled| settled.outcome);
             let line = scribe.result(page, self.place);
             if self.wanted.as_ref().is_none_or(|wanted| wanted.contains(&outcome)) {
-                serde_json::to_writer(&mut piece, &line)?;
+                line.write(&mut piece)?;
                 piece.push(b'\n');
             }
             self.place += 1;

@@ -146,6 +146,11 @@ impl<'c> Intake<'c> {
             let message = "names no connection, and neither the request nor the tenant has a default";
             return Err(Problem::invalid(format!("/contacts/{}", self.len()), "no_connection", message));
         };
+        // Most often it is that of the contact before.
+        let before = self.part.contacts.last().map(|contact| contact.share);
+        if let Some(share) = before.filter(|share| self.ways[usize::from(*share)].connection.name == *name) {
+            return Ok(share);
+        }
         if let Some(share) = self.shares.get(name) {
             return Ok(*share);
         }
