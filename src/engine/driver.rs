@@ -460,7 +460,7 @@ impl Engine {
             true => self.cancelled_ms(job.head.id).await,
             false => None,
         };
-        let whole = whole(&job, finished_ms, cancelled_ms, results);
+        let whole = work::whole(&job, finished_ms, cancelled_ms, results);
         let absent = whole.summary.tally.absent;
         tracing::info!(%deletion, tenant, contacts = whole.page.contacts.len(), absent, "deletion finished");
         finished.inspect(|finished| drop(finished.send_replace(Some(Arc::new(whole)))));
@@ -489,19 +489,4 @@ impl Engine {
     async fn cancelled_ms(&self, id: DeletionId) -> Option<i64> {
         self.ledger.read(id).await.ok().flatten()?.cancelled_ms
     }
-}
-
-/// A deletion of one part as it reads after its end.
-fn whole(job: &Job, finished_ms: i64, cancelled_ms: Option<i64>, results: Vec<Option<Settled>>) -> Whole {
-    let tally = crate::store::Tally::of(results.iter().flatten());
-    let page = Page { results, ..job.part.page() };
-    let summary = Summary {
-        head: Head::clone(&job.head),
-        finished_ms: Some(finished_ms),
-        cancelled_ms,
-        contacts: page.contacts.len() as u32,
-        parts: job.parts,
-        tally,
-    };
-    Whole { summary, page }
 }

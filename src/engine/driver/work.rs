@@ -10,11 +10,11 @@ use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::register::Running;
-use super::{Engine, Route, Routes};
+use super::{Engine, Route, Routes, Whole};
 use crate::clock;
 use crate::engine::{Backoff, Lost, Policy, Settled, Share, Step, Ticket, settle_without_a_dialect};
 use crate::outbound::{Permit, Upstream};
-use crate::store::{DeletionId, Head, Intent, Job, Record, StoreError};
+use crate::store::{DeletionId, Head, Intent, Job, Page, Record, StoreError, Summary, Tally};
 
 /// Why a part stopped before its end.
 #[derive(Debug)]
@@ -303,4 +303,19 @@ impl Work<'_> {
         let held = self.engine.renew(vec![self.job.key], lease).await;
         if held && self.running.is_held() { Ok(()) } else { Err(StoreError::Fenced) }
     }
+}
+
+/// A deletion of one part as it reads after its end.
+pub(super) fn whole(job: &Job, finished_ms: i64, cancelled_ms: Option<i64>, results: Vec<Option<Settled>>) -> Whole {
+    let tally = Tally::of(results.iter().flatten());
+    let page = Page { results, ..job.part.page() };
+    let summary = Summary {
+        head: Head::clone(&job.head),
+        finished_ms: Some(finished_ms),
+        cancelled_ms,
+        contacts: page.contacts.len() as u32,
+        parts: job.parts,
+        tally,
+    };
+    Whole { summary, page }
 }
