@@ -28,7 +28,6 @@ pub use self::draft::Draft;
 use self::draft::{count, count_settled_here};
 use self::register::{Leaving, Register, Running};
 pub use self::retention::Retention;
-use super::Settled;
 use crate::outbound::Upstream;
 use crate::store::{
     Accept, Accepted, Claim, DeletionId, Filter, Head, Hold, Job, Ledger, Page, PartKey, StoreError, Summary,
