@@ -9,6 +9,7 @@ use adapters::{Call, Dialect, Double, Evidence, Grant, Outcome, Plan, Profile, R
 use bytes::Bytes;
 
 use super::*;
+use crate::engine::Settled;
 use crate::outbound::{Outbound, Rules, StandIn, sample, sample_connection};
 
 /// Where the bug is.
