@@ -37,7 +37,7 @@ pub(crate) struct Bug {
 pub(crate) const SHORT_CUTS: (&str, usize) = ("engine::simulation::every_short_cut_is_found", 8);
 
 /// The modules of `tests/it/` that the copy has.
-pub(crate) const MODULES: &[&str] = &["support", "front", "faults", "idempotency", "tenancy", "waits"];
+pub(crate) const MODULES: &[&str] = &["described", "support", "faults", "idempotency", "tenancy", "waits"];
 
 /// What is run of the simulation: the bugs below were found well before its end.
 pub(crate) const SIMULATION: &str = "run --seeds 120 --seed 1";
