@@ -357,13 +357,14 @@ pub(crate) const BUGS: &[Bug] = &[
     },
     // Tenancy: who may see and do what.
     Bug {
-        name: "a_foreign_deletion_is_shown",
+        // In the store: the door that asks once more hides it from whoever looks from outside.
+        name: "a_foreign_deletion_is_read",
         area: "tenancy",
-        file: "src/api/lookup.rs",
-        from: "    head.tenant == caller.key.tenant.id && head",
-        to: "    (BROKEN || head.tenant == caller.key.tenant.id) && head",
-        suite: Suite::Outside,
-        test: "tenancy::what_is_another_tenants_does_not_exist",
+        file: "src/store/sqlite/look.rs",
+        from: "WHERE id = ?1 AND tenant = ?2\");",
+        to: "WHERE id = ?1 AND {}\", if BROKEN { \"?2 = ?2\" } else { \"tenant = ?2\" });",
+        suite: Suite::Gateway,
+        test: "store::sqlite::tests::sqlite_is_a_ledger",
     },
     Bug {
         name: "a_list_shows_other_connections",
