@@ -57,7 +57,7 @@ pub enum StartError {
     #[error("{0}")]
     Store(#[from] StoreError),
     /// The files of TLS are no good.
-    #[error("{}", lines(.0))]
+    #[error("{count} mistakes in the files of TLS", count = .0.len())]
     Tls(Vec<ConfigError>),
 }
 
@@ -220,10 +220,6 @@ impl Gateway {
         self.ledger.close().await;
         tracing::info!("stopped");
     }
-}
-
-fn lines(errors: &[ConfigError]) -> String {
-    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\nerror: ")
 }
 
 /// The ways out of a deletion's shares. A connection that is no longer configured holds up its own share alone.

@@ -84,10 +84,18 @@ pub(super) fn presented(parts: &Parts) -> Option<&str> {
     let value = values.next()?.to_str().ok()?;
     let (scheme, key) = value.split_once(' ')?;
     let key = key.trim_start_matches(' ');
-    let printable = key.bytes().all(|b| b.is_ascii_graphic());
     let longest = if is_token(key) { LONGEST_TOKEN } else { LONGEST_KEY };
-    let sound = (SHORTEST_KEY..=longest).contains(&key.len()) && printable;
+    let sound = has_form(key, longest);
     (scheme.eq_ignore_ascii_case("bearer") && sound && values.next().is_none()).then_some(key)
+}
+
+/// Whether a text has the form of a key: 32 to 512 visible ASCII characters. No other is looked at.
+pub fn is_key(text: &str) -> bool {
+    has_form(text, LONGEST_KEY)
+}
+
+fn has_form(text: &str, longest: usize) -> bool {
+    (SHORTEST_KEY..=longest).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Whether a text has the form of a signed token (RFC 7515, section 3.1).

@@ -31,7 +31,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-pub use auth::{sha256_hex, short_hash};
+pub use auth::{is_key, sha256_hex, short_hash};
 pub use body::BodyLimits;
 pub use docs::OPENAPI;
 pub use entry::{Entry, Peer};

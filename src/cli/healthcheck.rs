@@ -1,6 +1,7 @@
 //! `onedelete healthcheck`: asks a running gateway how it is, for images that have no other client.
 //!
-//! It speaks plain HTTP to the admin listener and to nobody else, follows nothing and asks once.
+//! It speaks plain HTTP to the admin listener and to nobody else, follows nothing and asks once. Of an admin listener behind
+//! TLS it says so.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -28,7 +29,7 @@ pub(super) struct Healthcheck {
 }
 
 /// A page that is longer is not read to its end.
-const LONGEST: u64 = 4_096;
+const LONGEST: usize = 4_096;
 
 impl Healthcheck {
     /// Exit code 0 if the answer is 200, 1 if it is not or does not come, 2 if the command line or the configuration are
@@ -39,6 +40,11 @@ impl Healthcheck {
             Some(url) => of_url(url)?,
             None => {
                 let settings = settings::load(&self.file.config).map_err(|errors| mistakes(&errors))?;
+                if settings.server.tls.admin {
+                    let why = "server.tls.admin is true, and this command speaks plain HTTP: ask with a client that has TLS, \
+                               such as `curl --cacert CA.pem https://HOST:PORT/readyz`";
+                    return Err(Failure::Usage(why.to_owned()));
+                }
                 let path = if self.live { "/livez" } else { "/readyz" };
                 (reachable(settings.server.admin_listen)?, path.to_owned())
             }
@@ -90,7 +96,7 @@ fn ask(address: SocketAddr, path: &str, until: Instant) -> std::io::Result<(Stri
     let mut answer = Vec::new();
     let mut part = [0; 1_024];
     // Whoever drips has no more time for it.
-    while answer.len() < LONGEST as usize {
+    while answer.len() < LONGEST {
         stream.set_read_timeout(Some(left()?))?;
         match stream.read(&mut part)? {
             0 => break,

@@ -11,7 +11,7 @@ use base64::Engine;
 use serde_json::json;
 
 use super::{ConfigFile, Failure, Outcome, Output, mistakes, output};
-use crate::api::sha256_hex;
+use crate::api::{is_key, sha256_hex};
 use crate::tenants::{Access, Key, expiry};
 use crate::{clock, settings, tenants};
 
@@ -182,7 +182,7 @@ fn hash() -> Outcome {
     read.map_err(|err| Failure::Failed(format!("stdin cannot be read: {}", err.kind())))?;
     let key = text.strip_suffix('\n').map_or(&*text, |line| line.strip_suffix('\r').unwrap_or(line));
     // What the gateway would not look at has no use as a hash.
-    if !(32..=512).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if !is_key(key) {
         let why = "a key is one line of 32 to 512 visible ASCII characters; onedelete key new makes one";
         return Err(Failure::Usage(why.to_owned()));
     }

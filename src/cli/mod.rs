@@ -25,7 +25,7 @@ mod store;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::settings::ConfigError;
@@ -118,7 +118,11 @@ type Outcome = Result<ExitCode, Failure>;
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let matches = Cli::command().get_matches();
+    let name = matches.subcommand_name().unwrap_or_default();
+    // What was matched by the same description always fits it.
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|err| err.exit());
+    let result = match cli.command {
         Command::Demo(command) => on_runtime(command.run()),
         Command::Serve(command) => on_runtime(command.run()),
         Command::Check(command) => command.run(),
@@ -142,14 +146,32 @@ pub fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
     };
-    let (text, code) = match result {
-        Ok(code) => return code,
-        Err(Failure::Failed(text)) => (text, 1),
-        Err(Failure::Usage(text)) => (text, 2),
-        Err(Failure::Unreachable(text)) => (text, 3),
+    let Err(failure) = result else { return result.unwrap_or(ExitCode::FAILURE) };
+    let next = next(name, &failure);
+    let (text, code) = match failure {
+        Failure::Failed(text) => (text, 1),
+        Failure::Usage(text) => (text, 2),
+        Failure::Unreachable(text) => (text, 3),
     };
     output::note(&format!("error: {text}"));
+    // Where the text names a command itself, that one fits better.
+    if !text.contains("`onedelete ") {
+        output::note(&format!("next: {next}"));
+    }
     ExitCode::from(code)
+}
+
+/// The command to try after a failure of another.
+fn next(command: &str, failure: &Failure) -> String {
+    match (command, failure) {
+        ("check", _) => "onedelete schema tenant, or onedelete schema settings, for what may stand where".to_owned(),
+        ("serve" | "key", Failure::Usage(_)) => "onedelete check".to_owned(),
+        ("plan", Failure::Usage(_)) => "onedelete plan --help, or onedelete check for the files".to_owned(),
+        ("mock" | "record", Failure::Usage(_)) => format!("onedelete dialects, or onedelete {command} --help"),
+        ("delete", Failure::Unreachable(_)) => "onedelete healthcheck, on the gateway's machine".to_owned(),
+        ("healthcheck", Failure::Failed(_)) => "onedelete check, and the log of onedelete serve".to_owned(),
+        _ => format!("onedelete {command} --help"),
+    }
 }
 
 fn on_runtime(command: impl Future<Output = Outcome>) -> Outcome {

@@ -35,7 +35,8 @@ impl Serve {
         let (interrupted, mut hung_up) = (interrupted(), HungUp::listen());
         let gateway = Gateway::start(&settings, tenants).await.map_err(|err| match err {
             StartError::Listen { .. } => Failure::Failed(err.to_string()),
-            StartError::Store(_) | StartError::Tls(_) => Failure::Usage(err.to_string()),
+            StartError::Tls(errors) => mistakes(&errors),
+            StartError::Store(_) => Failure::Usage(err.to_string()),
         })?;
         let notify = Notify::from_environment();
         notify.tell(State::Ready);

@@ -199,23 +199,8 @@ impl Census {
             }
             good.then(|| Arc::<str>::from(name))
         });
-        let access = table.field("access").map_or(Some(Access::Delete), |field| match field.text()? {
-            "delete" => Some(Access::Delete),
-            "read" => Some(Access::Read),
-            _ => {
-                field.refuse("must be delete or read", None);
-                None
-            }
-        });
-        let connections = table.field("connections").map_or(Some(None), |field| {
-            let items = field.items()?;
-            if items.is_empty() {
-                let hint = "without this line the key may use all of them".to_owned();
-                field.refuse("must name a connection", Some(hint));
-            }
-            let found: BTreeSet<_> = items.iter().filter_map(|item| one_of(item, names)).collect();
-            Some(Some(found))
-        });
+        let access = table.field("access").map_or(Some(Access::Delete), |field| access(&field));
+        let connections = reach(table, names);
         let sha256 = table.demand("sha256").and_then(|field| {
             let hash = hash(&field)?;
             let place = (name.clone().unwrap_or_default(), file.to_owned());
@@ -230,13 +215,7 @@ impl Census {
                 }
             }
         });
-        let rate = table.field("rate").map_or(Some(None), |field| match Rate::parse(field.text()?) {
-            Ok(rate) => Some(rate.pace()),
-            Err(message) => {
-                field.refuse(&message, None);
-                None
-            }
-        });
+        let rate = rate(table);
         let expires_ms = table.field("expires").map_or(Some(None), |field| end(&field).map(Some));
         Some(Draft {
             name: name?,
@@ -279,6 +258,40 @@ pub(super) fn one_of(field: &Field<'_>, names: &BTreeSet<&str>) -> Option<Arc<st
         return None;
     }
     Some(name.into())
+}
+
+/// What a caller may do.
+pub(super) fn access(field: &Field<'_>) -> Option<Access> {
+    match field.text()? {
+        "delete" => Some(Access::Delete),
+        "read" => Some(Access::Read),
+        _ => {
+            field.refuse("must be delete or read", None);
+            None
+        }
+    }
+}
+
+/// The connections that a caller may use: those that `connections` names, or all.
+pub(super) fn reach(table: &Table<'_>, names: &BTreeSet<&str>) -> Option<Option<BTreeSet<Arc<str>>>> {
+    table.field("connections").map_or(Some(None), |field| {
+        let items = field.items()?;
+        if items.is_empty() {
+            field.refuse("must name a connection", Some("without this line, all of them may be used".to_owned()));
+        }
+        Some(Some(items.iter().filter_map(|item| one_of(item, names)).collect()))
+    })
+}
+
+/// How often a caller may ask.
+pub(super) fn rate(table: &Table<'_>) -> Option<Option<Pace>> {
+    table.field("rate").map_or(Some(None), |field| match Rate::parse(field.text()?) {
+        Ok(rate) => Some(rate.pace()),
+        Err(message) => {
+            field.refuse(&message, None);
+            None
+        }
+    })
 }
 
 /// When a key's time is over: TOML's own date, or the same as text.

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use adapters::Pace;
 use secrecy::SecretString;
 
-use super::file::{Context, one_of};
+use super::file::{Context, access, rate, reach};
 use super::{Access, Secrets};
 use crate::settings::document::{Field, Table};
-use crate::settings::{Rate, secret};
+use crate::settings::secret;
 
 /// Whose tokens count, and for what. Together with the tenant that it belongs to.
 #[derive(Debug, Clone)]
@@ -93,30 +93,10 @@ fn rule(table: &Table<'_>, names: &BTreeSet<&str>, context: &Context<'_>) -> Opt
         let read = |field: Field<'_>| Some((field.name.to_owned(), something(&field)?.to_owned()));
         Some(claims.fields().filter_map(read).collect())
     });
-    let access = table.demand("access").and_then(|field| match field.text()? {
-        "delete" => Some(Access::Delete),
-        "read" => Some(Access::Read),
-        _ => {
-            field.refuse("must be delete or read", None);
-            None
-        }
-    });
+    let access = table.demand("access").and_then(|field| access(&field));
     let access_claim =
         table.field("access_claim").map_or(Some(None), |field| Some(Some(something(&field)?.to_owned())));
-    let connections = table.field("connections").map_or(Some(None), |field| {
-        let items = field.items()?;
-        if items.is_empty() {
-            field.refuse("must name a connection", None);
-        }
-        Some(Some(items.iter().filter_map(|item| one_of(item, names)).collect()))
-    });
-    let rate = table.field("rate").map_or(Some(None), |field| match Rate::parse(field.text()?) {
-        Ok(rate) => Some(rate.pace()),
-        Err(message) => {
-            field.refuse(&message, None);
-            None
-        }
-    });
+    let (connections, rate) = (reach(table, names), rate(table));
     Some(TokenRule {
         name: name?.into(),
         issuer: issuer?.to_owned(),

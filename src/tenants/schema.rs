@@ -75,17 +75,17 @@ fn token_rule() -> Value {
         }
         "jwks" => json!({
             "type": "string",
-            "pattern": "^(file:|https?://)",
-            "description": "file:PATH or an address: the keys of the issuer, as a JWK set",
+            "pattern": r"^(file:.+|https://.+|http://127\.0\.0\.1([:/].*)?)$",
+            "description": "file:PATH or an address with https: the keys of the issuer, as a JWK set",
         }),
         "secret" => json!({"type": "string", "pattern": SECRET}),
         "claims" => json!({"type": "object", "additionalProperties": text}),
-        "access" => json!({"enum": ["delete", "read"], "default": "delete"}),
+        "access" => json!({"enum": ["delete", "read"], "description": "the most that its tokens may do"}),
         "connections" => json!({"type": "array", "minItems": 1, "items": {"type": "string", "pattern": NAME}}),
         "rate" => json!({"type": "string", "description": "requests in a time: 5/s, 60/min, 5000/h or off"}),
         _ => json!({}),
     };
-    object(issuer::KNOWN, schema, &["name", "issuer", "audience", "algorithms"])
+    object(issuer::KNOWN, schema, &["name", "issuer", "audience", "algorithms", "access"])
 }
 
 fn connection(registration: &Registration) -> Value {

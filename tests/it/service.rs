@@ -173,6 +173,13 @@ async fn a_health_check_ends_with_0_only_if_the_gateway_is_ready() {
         run(&["healthcheck"], &[("ONEDELETE_CONFIG", &path), ("ONEDELETE__SERVER__BEHIND_TLS", "true")]).await;
     assert_eq!(everywhere.code, Some(0), "{}", everywhere.err);
 
+    // It has no TLS, and says what to do instead of a failure that nobody understands.
+    let secure = text.replace("[server]", "[server]\ntls = { certificate = \"c.pem\", key = \"k.pem\", admin = true }");
+    std::fs::write(&named, secure).unwrap();
+    let secure = run(&["healthcheck", "--config", named.to_str().unwrap()], &[]).await;
+    assert_eq!(secure.code, Some(2), "{}", secure.err);
+    assert!(secure.err.contains("server.tls.admin is true") && secure.err.contains("curl --cacert"), "{}", secure.err);
+
     let elsewhere = run(&["healthcheck", "--url", &url("/nowhere")], &[]).await;
     assert_eq!((elsewhere.code, elsewhere.out.as_str()), (Some(1), ""));
     assert!(elsewhere.err.contains("404"), "{}", elsewhere.err);
@@ -226,6 +233,37 @@ async fn every_command_has_a_page_in_the_manual() {
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
     assert_eq!(run(&["man", file.to_str().unwrap()], &[]).await.code, Some(1));
+}
+
+#[tokio::test]
+async fn every_failure_ends_with_a_command_to_try() {
+    let empty = tempfile::tempdir().unwrap();
+    let file = empty.path().join("absent.toml").to_str().unwrap().to_owned();
+    let absent = |command: &[&str]| [command, &["--config", &file]].concat().join(" ");
+    let all = [
+        absent(&["check"]),
+        absent(&["serve"]),
+        absent(&["plan", "1"]),
+        absent(&["healthcheck"]),
+        absent(&["store", "check"]),
+        absent(&["key", "list"]),
+        "healthcheck --url http://127.0.0.1:1/".to_owned(),
+        "delete 1 --url http://127.0.0.1:1".to_owned(),
+        "delete 1 --url nowhere".to_owned(),
+        "mock --dialect none".to_owned(),
+        "conform no-such-file.json".to_owned(),
+        "key new --connection A/B".to_owned(),
+    ];
+    for line in all {
+        let words: Vec<_> = line.split(' ').collect();
+        let told = run(&words, &[("ONEDELETE_KEY", "odk_a-key-of-nobody-0123456789abcdef")]).await;
+        assert_ne!(told.code, Some(0), "{line}");
+        let named =
+            told.err.rsplit_once("onedelete ").map(|(_, rest)| rest.split([' ', '`', ',', '\n']).next().unwrap());
+        let named = named.unwrap_or_else(|| panic!("{line}: {}", told.err));
+        assert!(told.err.contains("next: ") || told.err.contains("`onedelete "), "{line}: {}", told.err);
+        assert_eq!(run(&[named, "--help"], &[]).await.code, Some(0), "{line}: {named}");
+    }
 }
 
 #[tokio::test]

@@ -67,7 +67,10 @@ async fn what_is_no_file_is_said_to_be_none() {
     let config = setup.write().join("onedelete.toml").to_str().unwrap().to_owned();
     for command in [&["store", "check"][..], &["store", "backup", "x.db"]] {
         let refused = run(&[command, &["--config", &config]].concat(), &[]).await;
-        assert_eq!((refused.code, refused.err.trim()), (Some(2), "error: memory: keeps nothing"));
+        assert_eq!(
+            (refused.code, refused.err.trim()),
+            (Some(2), "error: memory: keeps nothing\nnext: onedelete store --help")
+        );
     }
     let refused = run(&["store", "purge", "--older-than", "soon", "--config", &config], &[]).await;
     assert_eq!(refused.code, Some(2), "{}", refused.err);

@@ -2,6 +2,8 @@
 //!
 //! They read text, not syntax: whole-line comments and test modules are left out where a rule says so, and what is
 //! written to get around a rule will get around it. What a lint can check is left to the lints.
+//!
+//! Above 500 lines because the tables of owners and of modules are read as a whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -66,7 +68,21 @@ const OWNERS: &[(&[&str], &[&str])] = &[
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("main", &[]),
     ("lib", &[]),
-    ("cli", &["api::OPENAPI", "api::sha256_hex", "app", "clock", "mock", "record", "settings", "telemetry", "tenants"]),
+    (
+        "cli",
+        &[
+            "api::OPENAPI",
+            "api::is_key",
+            "api::sha256_hex",
+            "app",
+            "clock",
+            "mock",
+            "record",
+            "settings",
+            "telemetry",
+            "tenants",
+        ],
+    ),
     (
         "app",
         &[
