@@ -82,7 +82,12 @@ impl KeySet {
         if self.is_enough(&known, id) {
             return known.fitting(algorithm, id);
         }
-        let mut looked = self.looked.lock().await;
+        let mut looked = match self.looked.try_lock() {
+            Ok(looked) => looked,
+            // Somebody looks already. What is old is good meanwhile: an issuer that is slow holds up one caller at a time.
+            Err(_) if known.has(id) => return known.fitting(algorithm, id),
+            Err(_) => self.looked.lock().await,
+        };
         let pause = if matches!(self.source, Source::Url(_)) { PAUSE } else { PAUSE_FOR_FILES };
         let known = self.known();
         if !self.is_enough(&known, id) && looked.is_none_or(|looked| looked.elapsed() >= pause) {
@@ -105,7 +110,7 @@ impl KeySet {
             Source::Url(_) => GOOD_FOR,
         };
         let is_new = known.since.is_some_and(|since| since.elapsed() < good_for);
-        is_new && id.is_none_or(|id| known.keys.iter().any(|held| held.id.as_deref() == Some(id)))
+        is_new && known.has(id)
     }
 
     async fn look(&self) {
@@ -133,6 +138,12 @@ impl KeySet {
 const UNREAD: &str = "could not be read";
 
 impl Known {
+    /// Whether the key of this name is there; without a name, whether there was a set at all.
+    fn has(&self, id: Option<&str>) -> bool {
+        let named = |id| self.keys.iter().any(|held| held.id.as_deref() == Some(id));
+        self.since.is_some() && id.is_none_or(named)
+    }
+
     fn fitting(&self, algorithm: Algorithm, id: Option<&str>) -> Vec<DecodingKey> {
         let name = format!("{algorithm:?}");
         let fits = |held: &&Held| {
@@ -191,4 +202,29 @@ fn parse(text: &[u8]) -> Result<Vec<Held>, String> {
     });
     let usable: Vec<_> = usable.collect();
     if usable.is_empty() { Err("has no key that can be used".to_owned()) } else { Ok(usable) }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn while_one_asks_a_silent_issuer_the_others_use_what_is_known() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/keys", silent.local_addr().unwrap());
+        let set = KeySet::new(&TokenKeys::Url(address));
+        let key = DecodingKey::from_secret(&[7; 32]);
+        let keys = vec![Held { id: Some("a".to_owned()), algorithm: None, key }];
+        *set.known.write().unwrap() = Arc::new(Known { keys, since: Some(Instant::now()) });
+        tokio::time::advance(GOOD_FOR).await;
+        let mut looking = Box::pin(set.fitting(Algorithm::HS256, Some("a")));
+        assert!(looking.as_mut().now_or_never().is_none());
+        assert_eq!(set.fitting(Algorithm::HS256, Some("a")).now_or_never().map(|keys| keys.len()), Some(1));
+        // A key that nobody knows may be a new one.
+        assert!(set.fitting(Algorithm::HS256, Some("b")).now_or_never().is_none());
+        // Who asked gets what is known as well, in the end.
+        assert_eq!(looking.await.len(), 1);
+    }
 }
