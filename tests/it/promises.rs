@@ -1,4 +1,5 @@
-//! `SECURITY.md` names a test for each promise: it is there. Whether it shows what is promised is not checked here.
+//! `SECURITY.md` and `docs/habits.md` name a test for each promise: it is there. Whether it shows what is promised is not
+//! checked here.
 
 use std::path::{Path, PathBuf};
 
@@ -18,21 +19,34 @@ fn every_promise_names_a_test_that_is_there() {
     let rows: Vec<_> = promised.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
     assert!(rows.len() >= 20, "{}", rows.len());
     for row in rows {
-        let shown = row.trim_end_matches(" |").rsplit_once(" | ").unwrap().1;
-        let mut tests = 0;
-        for proof in shown.split("; ") {
-            match proof.split_once(" in ") {
-                Some((test, file)) => {
-                    let (test, file) = (test.trim_matches('`'), file.trim_matches('`'));
-                    let there = read(file).contains(&format!("fn {test}("));
-                    assert!(there, "{file} has no test {test}");
-                    tests += 1;
-                }
-                None => is_a_command(proof.trim_matches('`')),
-            }
-        }
-        assert!(tests > 0, "no test shows this: {row}");
+        assert!(shown(row) > 0, "no test shows this: {row}");
     }
+}
+
+#[test]
+fn every_habit_names_a_test_that_is_there() {
+    let text = read("docs/habits.md");
+    let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| habit |")).collect();
+    assert!(rows.len() >= 25, "{}", rows.len());
+    rows.into_iter().for_each(|row| drop(shown(row)));
+}
+
+/// How many tests the last cell of a row names. All of them, and its commands, are there.
+fn shown(row: &str) -> usize {
+    let shown = row.trim_end_matches(" |").rsplit_once(" | ").unwrap().1;
+    let mut tests = 0;
+    for proof in shown.split("; ") {
+        match proof.split_once(" in ") {
+            Some((test, file)) => {
+                let (test, file) = (test.trim_matches('`'), file.trim_matches('`'));
+                let there = read(file).contains(&format!("fn {test}("));
+                assert!(there, "{file} has no test {test}");
+                tests += 1;
+            }
+            None => is_a_command(proof.trim_matches('`')),
+        }
+    }
+    tests
 }
 
 /// A command of the project, with targets that are there.
@@ -44,6 +58,7 @@ fn is_a_command(command: &str) {
                 assert!(root().join(format!("fuzz/fuzz_targets/{target}.rs")).exists(), "{command}");
             }
         }
+        [script] if script.starts_with("tests/") => assert!(root().join(script).exists(), "{command}"),
         ["cargo", "test", "--test", target, ..] => {
             assert!(root().join(format!("tests/{target}/main.rs")).exists(), "{command}");
         }
