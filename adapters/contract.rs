@@ -551,6 +551,12 @@ impl Processed {
         Self { findings: vec![finding.clone(); call.targets.len()] }
     }
 
+    /// What is said of each contact of the call, in their order, and the same finding for those of which nothing is.
+    pub fn said(call: &Call, said: Vec<Option<Finding>>, silent: &Finding) -> Self {
+        let said = said.into_iter().chain(std::iter::repeat(None)).take(call.targets.len());
+        Self { findings: said.map(|finding| finding.unwrap_or_else(|| silent.clone())).collect() }
+    }
+
     /// Puts down what is said of the contact at `position` in `call.targets`; out of range changes nothing.
     pub fn put(&mut self, position: usize, finding: Finding) {
         if let Some(place) = self.findings.get_mut(position) {

@@ -162,6 +162,17 @@ impl Profile {
     }
 }
 
+/// Contacts in groups of so many, in their order; the last one may be smaller.
+pub fn groups(targets: Vec<Target>, most: usize) -> impl Iterator<Item = Vec<Target>> {
+    let mut left = targets.into_iter();
+    std::iter::from_fn(move || {
+        let size = left.len().min(most.max(1));
+        let mut group = Vec::with_capacity(size);
+        group.extend(left.by_ref().take(size));
+        (size > 0).then_some(group)
+    })
+}
+
 /// One kind of identifier that a dialect takes.
 #[derive(Debug)]
 pub struct IdentifierRule {
@@ -183,7 +194,8 @@ impl IdentifierRule {
     pub fn key<'i>(&self, identifier: &'i Identifier) -> Cow<'i, str> {
         match identifier {
             Identifier::External { provider, id } => Cow::Owned(format!("{provider}\u{0}{id}")),
-            other if self.case_blind && other.text().bytes().any(|b| b.is_ascii_uppercase()) => {
+            // Without a way out in between, a processor looks at many bytes at once.
+            other if self.case_blind && other.text().bytes().fold(false, |any, b| any | b.is_ascii_uppercase()) => {
                 Cow::Owned(other.text().to_ascii_lowercase())
             }
             other => Cow::Borrowed(other.text()),

@@ -55,7 +55,12 @@ pub fn any_json<'r, T: Deserialize<'r>>(reply: &'r Response<Bytes>) -> Option<T>
     }
     let body = reply.body().as_ref();
     // Some servers start UTF-8 with a byte order mark; RFC 8259, section 8.1, lets readers ignore it.
-    serde_json::from_slice(body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body)).ok()
+    let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
+    // Looked at as a whole, each of its texts need not be; where it is no UTF-8, that may stand in a text that nobody reads.
+    match std::str::from_utf8(body) {
+        Ok(text) => serde_json::from_str(text).ok(),
+        Err(_) => serde_json::from_slice(body).ok(),
+    }
 }
 
 /// A JSON object and nothing else: a derived struct would also take an array, and read its items by position.

@@ -43,7 +43,12 @@ pub fn elapsed() -> Duration {
 
 /// Now, as the engine counts it.
 pub fn now() -> Moment {
-    Moment { ms: elapsed().as_millis() as u64, unix_s: (unix_ms() / 1_000).max(0) as u64 }
+    Moment { ms: ms(), unix_s: (unix_ms() / 1_000).max(0) as u64 }
+}
+
+/// [`Moment::ms`] of now, where nobody asks for the rest of it.
+pub fn ms() -> u64 {
+    elapsed().as_millis() as u64
 }
 
 /// The instant at which [`Moment::ms`] will be `ms`; `None` where that is too far away to name.

@@ -21,7 +21,7 @@ use crate::contract::{
 };
 use crate::dialect::{
     Account, AuthScheme, CredentialForm, Dialect, Grant, IdentifierRule, Member, Profile, Registration, Roster,
-    SettingsError, SignIn, SignInReading, batch_size, body_of_route, read_settings,
+    SettingsError, SignIn, SignInReading, batch_size, body_of_route, groups, read_settings,
 };
 use crate::reply::Object;
 use crate::url::BaseUrl;
@@ -147,7 +147,7 @@ impl Dialect for BasIp {
 
     fn plan(&self, targets: &[Target]) -> Plan {
         let (sendable, refused) = PROFILE.sift(targets);
-        let calls = sendable.chunks(self.max_contacts_per_call).map(|chunk| self.call(chunk)).collect();
+        let calls = groups(sendable, self.max_contacts_per_call).map(|group| self.call(group)).collect();
         Plan { calls, refused }
     }
 
@@ -248,13 +248,13 @@ impl SignIn for BasIp {
 }
 
 impl BasIp {
-    fn call(&self, targets: &[Target]) -> Call {
-        let mut request = Request::new(wire::to_json(&wire::Request { link_ids: wire::LinkIds(targets) }));
+    fn call(&self, targets: Vec<Target>) -> Call {
+        let mut request = Request::new(wire::to_json(&wire::Request { link_ids: wire::LinkIds(&targets) }));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         request.headers_mut().insert(ACCEPT, JSON);
         request.headers_mut().insert(CONTENT_TYPE, JSON);
-        Call { request, targets: targets.to_vec() }
+        Call { request, targets }
     }
 }
 
@@ -279,13 +279,8 @@ fn processed(call: &Call, reply: &Response<Bytes>) -> Reading {
             _ => contradiction(),
         });
     }
-    let mut processed = Processed::nothing_said(call, reply);
-    for (position, finding) in said.into_iter().enumerate() {
-        if let Some(finding) = finding {
-            processed.put(position, finding);
-        }
-    }
-    Reading::Processed(processed)
+    let silent = Finding::Fault(Fault::of_reply(FaultCode::ResponseIncomplete, reply));
+    Reading::Processed(Processed::said(call, said, &silent))
 }
 
 /// What one item says. Only `success: true` and `deleted` together are proof.

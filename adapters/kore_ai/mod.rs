@@ -19,7 +19,7 @@ use crate::contract::{
 };
 use crate::dialect::{
     AuthScheme, CredentialForm, Dialect, Grant, IdentifierRule, Member, Pace, Profile, Registration, Roster,
-    SettingsError, SignIn, batch_size, body_of_route, read_settings,
+    SettingsError, SignIn, batch_size, body_of_route, groups, read_settings,
 };
 use crate::reply::Object;
 use crate::url::BaseUrl;
@@ -124,7 +124,7 @@ impl Dialect for KoreAi {
 
     fn plan(&self, targets: &[Target]) -> Plan {
         let (sendable, refused) = PROFILE.sift(targets);
-        let calls = sendable.chunks(self.max_contacts_per_call).map(|chunk| self.call(chunk)).collect();
+        let calls = groups(sendable, self.max_contacts_per_call).map(|group| self.call(group)).collect();
         Plan { calls, refused }
     }
 
@@ -156,13 +156,12 @@ impl Dialect for KoreAi {
 }
 
 impl KoreAi {
-    fn call(&self, targets: &[Target]) -> Call {
-        let ids = wire::Request { ids: wire::Ids(targets) };
-        let mut request = Request::new(Bytes::from(wire::to_json(&ids)));
+    fn call(&self, targets: Vec<Target>) -> Call {
+        let mut request = Request::new(Bytes::from(wire::to_json(&targets)));
         *request.method_mut() = Method::DELETE;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
-        Call { request, targets: targets.to_vec() }
+        Call { request, targets }
     }
 }
 
@@ -207,13 +206,7 @@ fn processed(call: &Call, reply: &Response<Bytes>) -> Reading {
     } else {
         fault(FaultCode::ResponseIncomplete)
     };
-    let mut processed = Processed::all(call, &silent);
-    for (position, finding) in said.into_iter().enumerate() {
-        if let Some(finding) = finding {
-            processed.put(position, finding);
-        }
-    }
-    Reading::Processed(processed)
+    Reading::Processed(Processed::said(call, said, &silent))
 }
 
 /// A wrong scope is answered like a bad token: "Permission denied. Scope is incorrect!", 401. A new token would not help.

@@ -99,3 +99,11 @@ fn the_upstreams_own_code_is_kept() {
     assert_eq!(fault.code, C::UpstreamValidation);
     assert_eq!(fault.upstream.unwrap().code.as_deref(), Some("4007"));
 }
+
+#[test]
+fn ids_are_written_as_serde_would() {
+    for ids in [&[A, B][..], &[A], &[], &["a\"b\\", "é", "", A]] {
+        let body = super::wire::to_json(&id_targets(ids));
+        assert_eq!(body, json!({ "ids": ids }).to_string().into_bytes());
+    }
+}

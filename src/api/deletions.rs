@@ -17,7 +17,7 @@ use super::auth::Caller;
 use super::body::{Lines, Media};
 use super::idempotency::RequestKey;
 use super::problem::{Kind, OutcomeView};
-use super::render::{self, DeletionView};
+use super::render::{self, DeletionView, WholeView};
 use super::request::ContactRequest;
 use super::submission::{Intake, Options, Submission};
 use super::{Api, Problem, body, deletion, json, lookup, plan, problem, request, results};
@@ -70,7 +70,7 @@ async fn create_from_json(api: &Api, caller: &Caller, parts: &Parts, content: Bo
         return answer_dry_run(api, caller, options, request.contacts);
     }
     let key = RequestKey::read(&parts.headers, ROUTE, &caller.key.tenant)?;
-    let mut intake = Intake::new(caller, options, api.engine.hash_key(), key);
+    let mut intake = Intake::new(caller, options, api.engine.hash_key(), key).with_room(asked);
     let mut draft = has_room(api, &intake, asked, key)?.then(|| draft(api, &intake));
     for contact in request.contacts {
         if let Some(part) = intake.full_part() {
@@ -381,7 +381,7 @@ fn status(summary: &Summary) -> StatusCode {
 
 fn answer(caller: &Caller, whole: &Whole) -> Response {
     let Whole { summary, page } = whole;
-    let view = DeletionView::whole(summary, std::slice::from_ref(page), &caller.key.tenant);
+    let view = WholeView::new(summary, std::slice::from_ref(page), &caller.key.tenant);
     deletion(status(summary), &view)
 }
 
@@ -400,7 +400,7 @@ fn answer_dry_run(
     let submission = intake.finish(0);
     let (summary, pages, calls) = plan::dry_run(submission, parts);
     crate::telemetry::deletion(&summary.head.tenant, "dry_run");
-    Ok(deletion(StatusCode::OK, &DeletionView::dry_run(&summary, &pages, &caller.key.tenant, calls)))
+    Ok(deletion(StatusCode::OK, &WholeView::dry_run(&summary, &pages, &caller.key.tenant, calls)))
 }
 
 /// A deletion as it stands: finished or not, with its results where they fit.
@@ -414,15 +414,15 @@ pub(super) async fn answer_as_it_stands(
     let Ok(summary) = lookup::summary(api, id).await else { return accepted_alone(id) };
     let pages = lookup::pages(api, &summary).await;
     let response = match &pages {
-        Some(pages) => deletion(status(&summary), &DeletionView::whole(&summary, pages, &caller.key.tenant)),
-        None => deletion(status(&summary), &DeletionView::brief(&summary)),
+        Some(pages) => deletion(status(&summary), &WholeView::new(&summary, pages, &caller.key.tenant)),
+        None => json(status(&summary), &DeletionView::brief(&summary)),
     };
     preferences.mark(response, &summary)
 }
 
 /// The same without results.
 fn answer_briefly(summary: &Summary, preferences: &Preferences) -> Response {
-    preferences.mark(deletion(status(summary), &DeletionView::brief(summary)), summary)
+    preferences.mark(json(status(summary), &DeletionView::brief(summary)), summary)
 }
 
 fn accepted_alone(id: DeletionId) -> Response {

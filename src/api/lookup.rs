@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::auth::Caller;
 use super::deletions::{ASK_AGAIN_S, Preferences, answer_as_it_stands, wait_for};
-use super::render::DeletionView;
+use super::render::{DeletionView, WholeView};
 use super::{Api, Problem, body, deletion, json, problem};
 use crate::store::{DeletionId, Filter, Page, Summary};
 use crate::tenants::is_name;
@@ -30,8 +30,8 @@ pub(super) async fn read(
 ) -> Result<Response, Problem> {
     let summary = find(&api, &caller, path).await?;
     let view = match &pages(&api, &summary).await {
-        Some(pages) => deletion(StatusCode::OK, &DeletionView::whole(&summary, pages, &caller.key.tenant)),
-        None => deletion(StatusCode::OK, &DeletionView::brief(&summary)),
+        Some(pages) => deletion(StatusCode::OK, &WholeView::new(&summary, pages, &caller.key.tenant)),
+        None => json(StatusCode::OK, &DeletionView::brief(&summary)),
     };
     Ok(view)
 }

@@ -167,8 +167,8 @@ fn json(status: StatusCode, body: &impl Serialize) -> Response {
     written(status, serde_json::to_vec(body))
 }
 
-/// An answer with a deletion as its body.
-fn deletion(status: StatusCode, view: &render::DeletionView<'_>) -> Response {
+/// An answer with a deletion and its results as its body.
+fn deletion(status: StatusCode, view: &render::WholeView<'_>) -> Response {
     written(status, view.to_json())
 }
 

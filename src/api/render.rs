@@ -1,5 +1,6 @@
 //! Deletions and results as the contract writes them. Identifiers are not known here: index and reference name a contact.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use adapters::{FaultCode, IdentifierRule, Outcome, Profile, UpstreamWord};
@@ -12,7 +13,7 @@ use crate::engine::{Retry, Settled};
 use crate::store::{Page, Summary, Tally};
 use crate::tenants::Tenant;
 
-/// A deletion, with its results or without.
+/// A deletion without its results.
 #[derive(Serialize)]
 pub(super) struct DeletionView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,12 +37,25 @@ pub(super) struct DeletionView<'a> {
     calls: Option<Vec<PlannedCall>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     results_url: Option<String>,
-    /// Written by hand, behind the rest.
-    #[serde(skip)]
-    results: Option<Results<'a>>,
 }
 
-impl<'a> DeletionView<'a> {
+/// A deletion with all its results. Results are most of a large one, and what stands in every one of them needs no escaping:
+/// so they are written one after the other, and not as serde would.
+pub(super) struct WholeView<'a> {
+    view: DeletionView<'a>,
+    results: Results<'a>,
+}
+
+impl<'a> WholeView<'a> {
+    /// A deletion that is put down.
+    pub(super) fn new(summary: &'a Summary, pages: &'a [Page], tenant: &'a Tenant) -> Self {
+        // Of a deletion that runs, the pages may know more than the summary: what is counted is what is shown.
+        let tally = Tally::of(pages.iter().flat_map(|page| page.results.iter().flatten()));
+        let counts = Counts { requested: summary.contacts, tally };
+        let view = DeletionView { counts, ..DeletionView::of(summary) };
+        Self { view, results: Results { shares: &summary.head.shares, pages, tenant } }
+    }
+
     /// A dry run is nowhere put down, so it has no id.
     pub(super) fn dry_run(
         summary: &'a Summary,
@@ -49,36 +63,32 @@ impl<'a> DeletionView<'a> {
         tenant: &'a Tenant,
         calls: Vec<PlannedCall>,
     ) -> Self {
-        Self { id: None, dry_run: Some(true), calls: Some(calls), ..Self::whole(summary, pages, tenant) }
+        let Self { view, results } = Self::new(summary, pages, tenant);
+        Self { view: DeletionView { id: None, dry_run: Some(true), calls: Some(calls), ..view }, results }
     }
 
-    /// With all results.
-    pub(super) fn whole(summary: &'a Summary, pages: &'a [Page], tenant: &'a Tenant) -> Self {
-        let results = Some(Results { shares: &summary.head.shares, pages, tenant });
-        // Of a deletion that runs, the pages may know more than the summary: what is counted is what is shown.
-        let tally = Tally::of(pages.iter().flat_map(|page| page.results.iter().flatten()));
-        let counts = Counts { requested: summary.contacts, tally };
-        Self { results, counts, connections: None, results_url: None, ..Self::brief(summary) }
-    }
-
-    /// It as JSON. Results are most of a large one, and what stands in every one of them needs no escaping: so they are written
-    /// one after the other, and not as serde would.
+    /// It as JSON.
     pub(super) fn to_json(&self) -> serde_json::Result<Vec<u8>> {
-        let count = self.results.as_ref().map_or(0, Results::count);
-        let mut text = Vec::with_capacity(512 + 160 * count);
-        serde_json::to_writer(&mut text, self)?;
-        if let Some(results) = &self.results {
-            // Its closing brace comes behind the results.
-            text.pop();
-            text.extend_from_slice(b",\"results\":[");
-            results.write(&mut text)?;
-            text.extend_from_slice(b"]}");
-        }
+        let mut text = Vec::with_capacity(512 + 160 * self.results.count());
+        serde_json::to_writer(&mut text, &self.view)?;
+        // Its closing brace comes behind the results.
+        text.pop();
+        text.extend_from_slice(b",\"results\":[");
+        self.results.write(&mut text)?;
+        text.extend_from_slice(b"]}");
         Ok(text)
     }
+}
 
-    /// Without results, but with where they are.
+impl<'a> DeletionView<'a> {
+    /// With where its results are.
     pub(super) fn brief(summary: &'a Summary) -> Self {
+        let head = &summary.head;
+        let results_url = Some(format!("/v1/deletions/{}/results", head.id));
+        Self { connections: Some(&head.shares), results_url, ..Self::of(summary) }
+    }
+
+    fn of(summary: &'a Summary) -> Self {
         let head = &summary.head;
         Self {
             id: Some(head.id.to_string()),
@@ -89,11 +99,10 @@ impl<'a> DeletionView<'a> {
             cancelled_at: summary.cancelled_ms.map(clock::rfc3339),
             reason: head.reason.as_deref(),
             reference: head.reference.as_deref(),
-            connections: Some(&head.shares),
+            connections: None,
             counts: Counts { requested: summary.contacts, tally: summary.tally },
             calls: None,
-            results: None,
-            results_url: Some(format!("/v1/deletions/{}/results", head.id)),
+            results_url: None,
         }
     }
 }
@@ -133,12 +142,27 @@ impl Results<'_> {
 
     fn write(&self, text: &mut Vec<u8>) -> serde_json::Result<()> {
         let mut scribe = Scribe::new(self.shares, self.tenant);
+        // Most results are the one before them but for index and reference: what follows these is copied from there.
+        let mut before: Option<(u16, &Settled, Range<usize>)> = None;
         for page in self.pages {
-            for n in 0..page.contacts.len() {
+            for (n, asked) in page.contacts.iter().enumerate() {
                 if n > 0 || page.first > 0 {
                     text.push(b',');
                 }
-                scribe.result(page, n).write(text)?;
+                let settled = page.results.get(n).and_then(Option::as_ref).filter(|it| it.duplicate_of.is_none());
+                if let (Some(settled), Some((share, same, rest))) = (settled, &before)
+                    && (*share, *same) == (asked.share, settled)
+                {
+                    scribe.absent.0.push(settled.absent);
+                    write_name(text, page.first as usize + n, asked.reference.as_deref())?;
+                    text.extend_from_within(rest.clone());
+                    continue;
+                }
+                let view = scribe.result(page, n);
+                write_name(text, view.index, view.r#ref)?;
+                let start = text.len();
+                view.write_rest(text)?;
+                before = settled.map(|settled| (asked.share, settled, start..text.len()));
             }
         }
         Ok(())
@@ -185,6 +209,7 @@ impl<'a> Scribe<'a> {
         self.absent.0.push(absent);
         let asked = page.contacts.get(n);
         let connection = asked.and_then(|asked| self.shares.get(asked.share as usize)).map_or("", |name| name);
+        let why = settled.filter(|settled| settled.reason.is_some());
         ResultView {
             index: page.first as usize + n,
             r#ref: asked.and_then(|asked| asked.reference.as_deref()),
@@ -196,7 +221,7 @@ impl<'a> Scribe<'a> {
             retry: settled.and_then(|settled| settled.retry).map(Retry::as_str),
             retry_after_s: settled.and_then(retry_after_s),
             duplicate_of: settled.and_then(|settled| settled.duplicate_of).map(|slot| slot.0),
-            error: settled.and_then(|settled| error(settled, profile(self.tenant, connection))),
+            error: why.and_then(|settled| error(settled, profile(self.tenant, connection))),
         }
     }
 }
@@ -225,17 +250,17 @@ pub(super) struct ResultView<'a> {
 impl ResultView<'_> {
     /// Writes it as serde would. Words of ours and names of connections have nothing in them that JSON escapes.
     pub(super) fn write(&self, text: &mut Vec<u8>) -> serde_json::Result<()> {
+        write_name(text, self.index, self.r#ref)?;
+        self.write_rest(text)
+    }
+
+    /// What follows index and reference.
+    fn write_rest(&self, text: &mut Vec<u8>) -> serde_json::Result<()> {
         let word = |text: &mut Vec<u8>, before: &str, word: &str| {
             text.extend_from_slice(before.as_bytes());
             text.extend_from_slice(word.as_bytes());
             text.push(b'"');
         };
-        text.extend_from_slice(b"{\"index\":");
-        serde_json::to_writer(&mut *text, &self.index)?;
-        if let Some(reference) = self.r#ref {
-            text.extend_from_slice(b",\"ref\":");
-            serde_json::to_writer(&mut *text, reference)?;
-        }
         word(text, ",\"connection\":\"", self.connection);
         word(text, ",\"outcome\":\"", self.outcome);
         let absent = match self.absent {
@@ -265,6 +290,17 @@ impl ResultView<'_> {
         text.push(b'}');
         Ok(())
     }
+}
+
+/// A result's beginning: which contact it is of.
+fn write_name(text: &mut Vec<u8>, index: usize, reference: Option<&str>) -> serde_json::Result<()> {
+    text.extend_from_slice(b"{\"index\":");
+    serde_json::to_writer(&mut *text, &index)?;
+    if let Some(reference) = reference {
+        text.extend_from_slice(b",\"ref\":");
+        serde_json::to_writer(&mut *text, reference)?;
+    }
+    Ok(())
 }
 
 /// Why a contact is not known to be absent.

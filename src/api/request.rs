@@ -56,7 +56,12 @@ struct Id(Arc<str>);
 
 /// Reads a request, or says what is wrong with it and where.
 pub(super) fn parse(body: &[u8]) -> Result<DeletionRequest, Problem> {
-    let request: DeletionRequest = match serde_json::from_slice(body) {
+    // Looked at as a whole, each of its texts need not be.
+    let read = match std::str::from_utf8(body) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(body),
+    };
+    let request: DeletionRequest = match read {
         Ok(request) => request,
         // Once more with paths: that is only worth its time where something is wrong.
         Err(err) => return Err(explain::<DeletionRequest>(body, &err, "")),

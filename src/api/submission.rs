@@ -88,6 +88,13 @@ impl<'c> Intake<'c> {
         }
     }
 
+    /// The same, before its first contact, with room for so many.
+    pub(super) fn with_room(mut self, contacts: usize) -> Self {
+        self.seen = Seen { hashes: Vec::with_capacity(contacts), slots: HashTable::with_capacity(contacts) };
+        self.part.contacts.reserve(contacts.min(PART));
+        self
+    }
+
     /// Its id.
     pub(super) fn id(&self) -> DeletionId {
         self.head.id

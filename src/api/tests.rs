@@ -2,7 +2,7 @@
 //!
 //! A gateway as a whole is tested from outside.
 
-use adapters::{Identifier, Outcome, Slot};
+use adapters::{Evidence, Fault, FaultCode, Identifier, Outcome, Slot};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tempfile::TempDir;
 
@@ -10,10 +10,12 @@ use super::auth::Caller;
 use super::deletions::options;
 use super::idempotency::RequestKey;
 use super::lookup::{filter, outcomes};
+use super::render::{Scribe, WholeView};
 use super::request::ContactRequest;
 use super::submission::{Intake, Options};
 use super::*;
-use crate::store::{PART, Part};
+use crate::engine::{Retry, Settled};
+use crate::store::{Asked, DeletionId, Head, PART, Page, Part, Summary, Tally};
 use crate::tenants::{self, Secrets};
 
 const KEY: &str = "odk_0123456789012345678901234567890123456789";
@@ -233,7 +235,7 @@ fn a_filter_is_the_callers_and_no_wider() {
     let plain = filter(&all, "").unwrap();
     assert_eq!((&*plain.tenant, plain.finished, plain.most), ("acme", None, 50));
     assert!(plain.within.is_none() && plain.before.is_none() && plain.connection.is_none());
-    let id = crate::store::DeletionId::new();
+    let id = DeletionId::new();
     let query = format!("state=finished&reference=a+b&connection=crm&limit=500&cursor={id}");
     let narrow = filter(&limited, &query).unwrap();
     assert_eq!((narrow.finished, narrow.reference.as_deref(), narrow.most), (Some(true), Some("a b"), 500));
@@ -272,4 +274,64 @@ fn places_are_given_back() {
     drop(streams.enter(&b).unwrap());
     drop((second, third));
     assert!(streams.open().is_empty());
+}
+
+#[test]
+fn results_that_are_alike_are_written_as_each_alone_would_be() {
+    let caller = caller(KEY);
+    let tenant = &caller.key.tenant;
+    let deleted = |attempts| Settled::absent(Outcome::Deleted, Evidence::Item, attempts);
+    let fault = |code| Settled::fault(&Fault::new(code), 1, Retry::Safe);
+    // Share, reference and result: each differs from the one before in one of them, or in none.
+    let contacts = [
+        (0, None, Some(deleted(1))),
+        (0, Some("a\"b"), Some(deleted(1))),
+        (1, None, Some(deleted(1))),
+        (1, None, Some(deleted(2))),
+        (1, None, Some(fault(FaultCode::UpstreamUnspecified))),
+        (1, None, Some(fault(FaultCode::UpstreamUnspecified))),
+        (1, None, Some(fault(FaultCode::UpstreamForbidden))),
+        (1, None, Some(Settled { sent: true, ..fault(FaultCode::ConnectFailed) })),
+        (1, None, Some(fault(FaultCode::ConnectFailed))),
+        (1, None, None),
+        (1, None, None),
+        (1, None, Some(Settled::duplicate(Slot(0)))),
+        (1, None, Some(Settled::duplicate(Slot(4)))),
+        (1, None, Some(Settled::duplicate(Slot(4)))),
+        (0, None, Some(deleted(1))),
+    ];
+    let asked = |(share, reference, _): &(u16, Option<&str>, Option<Settled>)| Asked {
+        share: *share,
+        hash: None,
+        reference: reference.map(Arc::from),
+    };
+    // In two parts, in the middle of what is alike.
+    let page = |first: usize, last: usize| Page {
+        first: first as u32,
+        contacts: contacts[first..last].iter().map(asked).collect(),
+        results: contacts[first..last].iter().map(|(.., settled)| settled.clone()).collect(),
+    };
+    let pages = [page(0, 5), page(5, contacts.len())];
+    let summary = Summary {
+        head: Head {
+            id: DeletionId::new(),
+            tenant: Arc::clone(&tenant.id),
+            created_ms: 0,
+            reason: None,
+            reference: None,
+            shares: vec![Arc::from("crm"), Arc::from("lists")],
+        },
+        finished_ms: None,
+        cancelled_ms: None,
+        contacts: contacts.len() as u32,
+        parts: 2,
+        tally: Tally::default(),
+    };
+    let mut scribe = Scribe::new(&summary.head.shares, tenant);
+    let places = pages.iter().flat_map(|page| (0..page.contacts.len()).map(move |n| (page, n)));
+    let alone: Vec<_> = places.map(|(page, n)| serde_json::to_string(&scribe.result(page, n)).unwrap()).collect();
+    let whole = String::from_utf8(WholeView::new(&summary, &pages, tenant).to_json().unwrap()).unwrap();
+    let (head, results) = whole.split_once(",\"results\":[").unwrap();
+    assert_eq!(results, alone.join(",") + "]}");
+    assert!(serde_json::from_str::<serde_json::Value>(&format!("{head}}}")).is_ok());
 }

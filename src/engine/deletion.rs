@@ -419,6 +419,7 @@ impl Share {
         let may_try_again = can_pass && in_time && group.attempts < self.policy.max_attempts && self.given_up.is_none();
 
         let mut left_over = Vec::new();
+        self.settled.reserve(group.call.targets.len());
         let mut in_doubt = group.in_doubt;
         let mut last = ended.fault().cloned();
         for (position, target) in group.call.targets.iter().enumerate() {

@@ -6,6 +6,7 @@
 //! decides nothing: in each share, the state machine says what to send.
 
 mod draft;
+mod flight;
 mod register;
 mod retention;
 #[cfg(test)]

@@ -55,7 +55,7 @@ impl Budget {
     /// A first attempt goes out.
     pub(super) fn first_attempt(&self) {
         if !self.is_off() {
-            self.count().first_attempt(clock::now().ms);
+            self.count().first_attempt(clock::ms());
             self.more.notify_one();
         }
     }
@@ -74,7 +74,7 @@ impl Budget {
             }
         };
         loop {
-            let taken = self.count().take(clock::now().ms);
+            let taken = self.count().take(clock::ms());
             match taken {
                 Ok(second) => return RetryLeave { budget: self, second: Some(second) },
                 Err(wait_ms) => {

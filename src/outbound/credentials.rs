@@ -9,7 +9,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use adapters::{AuthScheme, Dialect, Fault, FaultCode, Grant, SignInReading, Wait};
+use adapters::{AuthScheme, Fault, FaultCode, Grant, SignInReading, Wait};
 use http::HeaderValue;
 use secrecy::ExposeSecret;
 use serde_json::json;
@@ -18,7 +18,7 @@ use super::accounts::{self, Accounts, SignInState};
 use super::client::Client;
 use crate::clock;
 use crate::engine::Lost;
-use crate::tenants::{Connection, CredentialValue, Credentials};
+use crate::tenants::{Connection, CredentialValue};
 
 /// A signed token holds so long, in seconds.
 const SIGNED_LIFE_S: u64 = 300;
@@ -42,7 +42,7 @@ const THROTTLED_PAUSE_S: u64 = 60;
 /// What a connection shows its upstream.
 pub(super) struct Wallet {
     auth: &'static AuthScheme,
-    connection: Arc<crate::tenants::Connection>,
+    connection: Arc<Connection>,
     source: Source,
 }
 
@@ -140,14 +140,14 @@ impl Wallet {
     }
 
     /// The credential's header value, obtained first if need be.
-    pub(super) async fn obtain(&self, dialect: &dyn Dialect, client: &Client) -> Result<Shown, NoCredential> {
+    pub(super) async fn obtain(&self, client: &Client) -> Result<Shown, NoCredential> {
         let unusable = || unavailable(None, false);
         match &self.source {
             Source::Fixed(value) => Ok(Shown { value: value.clone(), generation: 0, since_ms: 0 }),
             Source::Signed { id_claim, subject, client_id, key } => {
                 self.signed(id_claim, subject, client_id, key).ok_or_else(unusable)
             }
-            Source::SignIn(account) => self.signed_in(dialect, client, &self.connection.credentials, account).await,
+            Source::SignIn(account) => self.signed_in(client, account).await,
             Source::Unusable => Err(unusable()),
         }
     }
@@ -157,7 +157,7 @@ impl Wallet {
         match &self.source {
             // Its short life counts from here.
             Source::Signed { id_claim, subject, client_id, key }
-                if clock::now().ms.saturating_sub(shown.since_ms) > FRESH_MS =>
+                if clock::ms().saturating_sub(shown.since_ms) > FRESH_MS =>
             {
                 self.signed(id_claim, subject, client_id, key)
             }
@@ -169,7 +169,7 @@ impl Wallet {
     /// The upstream refused what was shown: forget it, unless a newer one is there already.
     pub(super) fn refused(&self, generation: u64) {
         if let Source::SignIn(account) = &self.source {
-            lock(&account.state).refused(generation, clock::now().ms);
+            lock(&account.state).refused(generation, clock::ms());
         }
     }
 
@@ -204,16 +204,10 @@ impl Wallet {
         })
     }
 
-    async fn signed_in(
-        &self,
-        dialect: &dyn Dialect,
-        client: &Client,
-        credentials: &Credentials,
-        account: &SignInState,
-    ) -> Result<Shown, NoCredential> {
+    async fn signed_in(&self, client: &Client, account: &SignInState) -> Result<Shown, NoCredential> {
         let SignInState { state, turn, device } = account;
         {
-            let (state, now_ms) = (lock(state), clock::now().ms);
+            let (state, now_ms) = (lock(state), clock::ms());
             if let Some(known) = state.without_asking(now_ms) {
                 return known;
             }
@@ -223,7 +217,7 @@ impl Wallet {
             }
         }
         let _turn = turn.lock().await;
-        if let Some(known) = lock(state).without_asking(clock::now().ms) {
+        if let Some(known) = lock(state).without_asking(clock::ms()) {
             return known;
         }
         // Always after the turn of the account. Others may have been locked out meanwhile, and all with them.
@@ -231,11 +225,11 @@ impl Wallet {
             Some(device) => Some(device.turn.lock().await),
             None => None,
         };
-        let asked_ms = clock::now().ms;
+        let asked_ms = clock::ms();
         if let Some(left_ms) = device.as_ref().and_then(|device| device.locked_for(asked_ms)) {
             return lock(state).learn(Answer::LockedOut { left_ms }, asked_ms, asked_ms);
         }
-        let reading = self.ask(dialect, client, credentials).await;
+        let reading = self.ask(client).await;
         if !matches!(reading, Ok(SignInReading::Token { .. })) {
             let what = reading.as_ref().map_or_else(|_| "no answer".to_owned(), |reading| format!("{reading:?}"));
             let (tenant, connection) = (&*self.connection.tenant, &*self.connection.name);
@@ -273,20 +267,16 @@ impl Wallet {
     }
 
     /// One sign-in. Whatever goes wrong with it, no delete was sent.
-    async fn ask(
-        &self,
-        dialect: &dyn Dialect,
-        client: &Client,
-        credentials: &Credentials,
-    ) -> Result<SignInReading, Lost> {
+    async fn ask(&self, client: &Client) -> Result<SignInReading, Lost> {
+        let Connection { dialect, credentials, .. } = &*self.connection;
         let Some(sign_in) = dialect.sign_in() else { return Ok(SignInReading::Unusable) };
-        let Some(request) = accounts::request(dialect, credentials) else { return Ok(SignInReading::Unusable) };
+        let Some(request) = accounts::request(&**dialect, credentials) else { return Ok(SignInReading::Unusable) };
         client.send(request).await.map(|reply| sign_in.read(&reply))
     }
 
     fn signed(&self, id_claim: &str, subject: &str, client_id: &str, key: &jsonwebtoken::EncodingKey) -> Option<Shown> {
         let value = self.value(&sign(id_claim, subject, client_id, key)?)?;
-        Some(Shown { value, generation: 0, since_ms: clock::now().ms })
+        Some(Shown { value, generation: 0, since_ms: clock::ms() })
     }
 
     fn value(&self, token: &str) -> Option<HeaderValue> {

@@ -50,7 +50,8 @@ pub(super) struct DialRules {
 pub(super) struct Sockets {
     rules: DialRules,
     tcp: HttpConnector<Guarded>,
-    tls: Option<TlsConnector>,
+    /// Made when it is first needed where plain http is allowed.
+    tls: OnceLock<TlsConnector>,
 }
 
 impl Sockets {
@@ -65,8 +66,19 @@ impl Sockets {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         // Plain http never needs it, and a machine may have no authorities to trust.
-        let tls = if rules.https_only { Some(TlsConnector::from(Arc::new(tls()?))) } else { None };
-        Ok(Self { rules, tcp, tls })
+        let sockets = Self { rules, tcp, tls: OnceLock::new() };
+        if rules.https_only {
+            sockets.tls()?;
+        }
+        Ok(sockets)
+    }
+
+    fn tls(&self) -> Result<&TlsConnector, String> {
+        if let Some(made) = self.tls.get() {
+            return Ok(made);
+        }
+        let made = TlsConnector::from(Arc::new(tls()?));
+        Ok(self.tls.get_or_init(|| made))
     }
 
     async fn connect(&self, origin: &Uri) -> io::Result<Box<dyn Stream>> {
@@ -80,12 +92,8 @@ impl Sockets {
         if !secure {
             return Ok(Box::new(stream));
         }
-        let tls = match &self.tls {
-            Some(tls) => tls.clone(),
-            None => TlsConnector::from(Arc::new(tls().map_err(io::Error::other)?)),
-        };
         let name = ServerName::try_from(bare(host).to_owned()).map_err(io::Error::other)?;
-        Ok(Box::new(tls.connect(name, stream).await?))
+        Ok(Box::new(self.tls().map_err(io::Error::other)?.connect(name, stream).await?))
     }
 
     /// Whether a host may be connected to as far as its text tells: nothing looks an address up, so nothing else asks. A

@@ -137,14 +137,14 @@ impl Pace {
     }
 
     fn is_held(&self) -> bool {
-        self.hold_until_ms.load(Ordering::Relaxed) > clock::now().ms
+        self.hold_until_ms.load(Ordering::Relaxed) > clock::ms()
     }
 
     /// Waits while the upstream is to be left alone.
     async fn wait_out(&self) {
         loop {
             let until = self.hold_until_ms.load(Ordering::Relaxed);
-            if until <= clock::now().ms {
+            if until <= clock::ms() {
                 return;
             }
             match clock::instant(until) {
@@ -156,7 +156,7 @@ impl Pace {
 
     /// The upstream asks to be left alone for so long.
     pub(super) fn hold(&self, ms: u64) {
-        self.hold_until_ms.fetch_max(clock::now().ms.saturating_add(ms), Ordering::Relaxed);
+        self.hold_until_ms.fetch_max(clock::ms().saturating_add(ms), Ordering::Relaxed);
         if let Counter::Shared { shared, connection, .. } = &self.counter {
             shared.hold(connection, Duration::from_millis(ms));
         }

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use adapters::{Call, Dialect, Fault, FaultCode, Outcome};
+use adapters::{Call, Fault, FaultCode, Outcome};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -57,13 +57,11 @@ pub struct Outbound {
 #[derive(Debug)]
 pub struct Upstream {
     connection: Arc<Connection>,
-    dialect: Arc<dyn Dialect>,
     client: Client,
     breaker: Arc<Mutex<Breaker>>,
     budget: Budget,
     pace: Pace,
     lanes: Arc<Semaphore>,
-    max_in_flight: usize,
     of_tenant: Arc<Semaphore>,
     in_flight: Arc<Semaphore>,
     wallet: Wallet,
@@ -133,7 +131,6 @@ impl Outbound {
         };
         Ok(Upstream {
             connection: Arc::clone(connection),
-            dialect: Arc::clone(&connection.dialect),
             client,
             breaker: Arc::new(Mutex::new(Breaker::new(BreakerRules {
                 failures_in_row: breaker_failures,
@@ -146,7 +143,6 @@ impl Outbound {
             }),
             pace: Pace::new(connection, self.pace.as_ref()),
             lanes: Arc::new(Semaphore::new(connection.limits.max_in_flight)),
-            max_in_flight: connection.limits.max_in_flight,
             of_tenant: self.of_tenant(&connection.tenant),
             in_flight: Arc::clone(&self.in_flight),
             wallet: Wallet::new(connection, &self.accounts),
@@ -184,14 +180,14 @@ impl Upstream {
         self.left_alone()?;
         loop {
             // Nor must one whose sign-in hangs.
-            let shown = self.wallet.obtain(&*self.dialect, &self.client).await;
+            let shown = self.wallet.obtain(&self.client).await;
             let shown = shown.map_err(|missing| self.signed_out(missing))?;
             let of_tenant = place(&self.of_tenant).await?;
             let in_flight = place(&self.in_flight).await?;
             // It can have been refused or renewed while this call waited for its places.
             let Some(shown) = self.wallet.latest(shown) else { continue };
             // Asked at the end, so that a probe is under way as soon as it is allowed.
-            let admitted = self.breaker().admit(clock::now().ms);
+            let admitted = self.breaker().admit(clock::ms());
             let pass = admitted.map_err(|wait_ms| Lost::CircuitOpen { wait_ms })?;
             self.show_breaker();
             match retry {
@@ -215,7 +211,7 @@ impl Upstream {
     }
 
     fn left_alone(&self) -> Result<(), Lost> {
-        match self.breaker().open_for(clock::now().ms) {
+        match self.breaker().open_for(clock::ms()) {
             Some(wait_ms) => Err(Lost::CircuitOpen { wait_ms }),
             None => Ok(()),
         }
@@ -224,7 +220,7 @@ impl Upstream {
     /// A call that gets no credential. One whose sign-in failed stands for a call that failed, a probe included.
     fn signed_out(&self, missing: NoCredential) -> Lost {
         if missing.sign_in_failed {
-            let admitted = self.breaker().admit(clock::now().ms);
+            let admitted = self.breaker().admit(clock::ms());
             if let Ok(pass) = admitted {
                 self.heard_of(pass, false, 0);
             }
@@ -279,16 +275,16 @@ impl Upstream {
 
     /// Calls in flight at most.
     pub fn max_in_flight(&self) -> usize {
-        self.max_in_flight
+        self.connection.limits.max_in_flight
     }
 
     /// What the breaker is doing.
     pub fn breaker_state(&self) -> BreakerState {
-        self.breaker().state(clock::now().ms)
+        self.breaker().state(clock::ms())
     }
 
     fn heard_of(&self, pass: Pass, well: bool, asked_ms: u64) {
-        let now_ms = clock::now().ms;
+        let now_ms = clock::ms();
         let (before, after) = {
             let mut breaker = self.breaker();
             let before = breaker.state(now_ms);
@@ -436,7 +432,7 @@ mod tests {
         let forms = ["7000001", "00000000000000000000000a", "91c615e3-1040-4815-8ecb-00000000000a"];
         let mut ids = forms.into_iter().map(|text| Identifier::Id(text.into()));
         let identifier = ids.find(|id| registration.profile.admit(id).is_ok()).unwrap();
-        upstream.dialect.plan(&[Target { slot: Slot(0), identifier }]).calls.remove(0)
+        upstream.connection.dialect.plan(&[Target { slot: Slot(0), identifier }]).calls.remove(0)
     }
 
     fn wait_for_credential(admitted: Result<Permit, Lost>) -> (Option<Wait>, bool) {

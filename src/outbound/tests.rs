@@ -214,7 +214,7 @@ impl Crm {
                     crm.sign_ins.fetch_add(1, Ordering::Relaxed);
                 }
                 sleep(crm.takes).await;
-                let answer = crm.double.lock().unwrap().answer(&request, crate::clock::now().ms / 1_000);
+                let answer = crm.double.lock().unwrap().answer(&request, crate::clock::ms() / 1_000);
                 Ok::<http::Response<Bytes>, _>(answer.response)
             })
         })

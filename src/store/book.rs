@@ -3,7 +3,7 @@
 //! `memory:` is this behind a lock, and the engine's simulation crashes and takes over workers around it. Leases do not
 //! run out here: [`Book::crash`] says when whoever worked a part is gone.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use adapters::Slot;
@@ -12,7 +12,6 @@ use super::{
     Accept, Accepted, Attempt, Claim, DeletionId, Filter, Head, Hold, Intent, Job, Loads, Page, Part, PartKey, Purge,
     Purged, Record, StoreError, Summary, Tally,
 };
-use crate::engine::Settled;
 use crate::engine::shortcut::{Shortcut, taken};
 
 /// Deletions in memory.
@@ -46,15 +45,21 @@ struct Share {
     fence: u64,
     attempts: Vec<Vec<Attempt>>,
     /// The records that were put down: fence and number.
-    records: HashSet<(u64, u32)>,
+    records: BTreeSet<(u64, u32)>,
 }
 
 impl Share {
     fn new(part: &Arc<Part>) -> Self {
         let tally = Tally::of(part.settled.iter().map(|(_, settled)| settled));
         let page = part.page();
-        let mut share =
-            Self { part: Some(Arc::clone(part)), page, tally, fence: 0, attempts: Vec::new(), records: HashSet::new() };
+        let mut share = Self {
+            part: Some(Arc::clone(part)),
+            page,
+            tally,
+            fence: 0,
+            attempts: Vec::new(),
+            records: BTreeSet::new(),
+        };
         share.close_if_over();
         share
     }
@@ -67,7 +72,7 @@ impl Share {
         if self.is_over() {
             self.part = None;
             self.attempts = Vec::new();
-            self.records = HashSet::new();
+            self.records = BTreeSet::new();
         }
     }
 
@@ -226,15 +231,15 @@ impl Book {
             }
         }
         let first = share.page.first;
-        let mut new: Vec<Settled> = Vec::with_capacity(record.settled.len());
+        let mut new = Tally::default();
         for (slot, settled) in record.settled {
             let place = slot.0.checked_sub(first).and_then(|n| share.page.results.get_mut(n as usize));
             if let Some(place @ None) = place {
-                *place = Some(settled.clone());
-                new.push(settled);
+                new.count(&settled);
+                *place = Some(settled);
             }
         }
-        share.tally.add(&Tally::of(&new));
+        share.tally.add(&new);
         share.close_if_over();
         Ok(())
     }
@@ -246,6 +251,16 @@ impl Book {
             entry.finished_ms = Some(finished_ms);
         }
         entry.finished_ms.is_some()
+    }
+
+    /// Whether a deletion is closed.
+    pub fn is_finished(&self, id: DeletionId) -> bool {
+        self.deletions.get(&id).is_some_and(|entry| entry.finished_ms.is_some())
+    }
+
+    /// How many contacts a deletion has.
+    pub fn contacts(&self, id: DeletionId) -> u32 {
+        self.deletions.get(&id).map_or(0, |entry| entry.contacts)
     }
 
     /// Deletions whose parts are all over and that nobody has closed.

@@ -43,12 +43,14 @@ impl Default for DeletionId {
 
 impl fmt::Display for DeletionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(PREFIX)?;
-        for place in (0..LENGTH).rev() {
-            let digit = DIGITS[((self.0 >> (5 * place)) & 31) as usize];
-            write!(f, "{}", char::from(digit))?;
+        let mut text = [0; PREFIX.len() + LENGTH];
+        let (prefix, digits) = text.split_at_mut(PREFIX.len());
+        prefix.copy_from_slice(PREFIX.as_bytes());
+        for (digit, place) in digits.iter_mut().rev().zip(0..) {
+            *digit = DIGITS[((self.0 >> (5 * place)) & 31) as usize];
         }
-        Ok(())
+        // All of it is ASCII.
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 

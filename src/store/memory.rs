@@ -96,10 +96,10 @@ impl Ledger for Memory {
 
     fn finish(&self, id: DeletionId, finished_ms: i64) -> Reply<'_, bool> {
         let mut state = self.state();
-        let before = state.book.read(id).and_then(|summary| summary.finished_ms);
+        let before = state.book.is_finished(id);
         let finished = state.book.finish(id, finished_ms);
-        if finished && before.is_none() {
-            let contacts = state.book.read(id).map_or(0, |summary| summary.contacts as usize);
+        if finished && !before {
+            let contacts = state.book.contacts(id) as usize;
             state.finished.push_back((id, contacts));
             state.kept += contacts;
         }

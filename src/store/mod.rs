@@ -367,12 +367,15 @@ impl Tally {
     /// Counts results.
     pub fn of<'s>(settled: impl IntoIterator<Item = &'s Settled>) -> Self {
         let mut tally = Self::default();
-        for settled in settled {
-            tally.settled[settled.outcome as usize] += 1;
-            tally.absent += u32::from(settled.absent == Some(true));
-            tally.duplicates += u32::from(settled.duplicate_of.is_some());
-        }
+        settled.into_iter().for_each(|settled| tally.count(settled));
         tally
+    }
+
+    /// Counts one result.
+    pub fn count(&mut self, settled: &Settled) {
+        self.settled[settled.outcome as usize] += 1;
+        self.absent += u32::from(settled.absent == Some(true));
+        self.duplicates += u32::from(settled.duplicate_of.is_some());
     }
 
     /// How many contacts have a result.
@@ -496,7 +499,7 @@ impl Part {
     /// The contacts of one share that have no result.
     pub fn targets(&self, share: u16) -> Vec<Target> {
         let mut done = self.settled.iter().map(|(slot, _)| *slot).peekable();
-        let mut targets = Vec::new();
+        let mut targets = Vec::with_capacity(self.contacts.len());
         for (contact, n) in self.contacts.iter().zip(self.first..) {
             let slot = Slot(n);
             // Both run in the order of slots.
@@ -508,20 +511,30 @@ impl Part {
         targets
     }
 
-    /// It as it is read back, with its results so far.
-    pub fn page(&self) -> Page {
+    /// Its contacts as they are read back.
+    pub fn asked(&self) -> Vec<Asked> {
         let asked = |contact: &Contact| Asked {
             share: contact.share,
             hash: Some(contact.hash),
             reference: contact.reference.clone(),
         };
+        self.contacts.iter().map(asked).collect()
+    }
+
+    /// It as it is read back, with its results so far.
+    pub fn page(&self) -> Page {
+        Page { first: self.first, contacts: self.asked(), results: self.results() }
+    }
+
+    /// Its results so far: one place for each contact.
+    pub fn results(&self) -> Vec<Option<Settled>> {
         let mut results = vec![None; self.contacts.len()];
         for (slot, settled) in &self.settled {
             if let Some(place) = slot.0.checked_sub(self.first).and_then(|n| results.get_mut(n as usize)) {
                 *place = Some(settled.clone());
             }
         }
-        Page { first: self.first, contacts: self.contacts.iter().map(asked).collect(), results }
+        results
     }
 }
 

@@ -1,5 +1,6 @@
 //! Works one part: its shares side by side, each with its state machine, calls and writes.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use adapters::{FaultCode, Outcome, Slot};
 use bytes::Bytes;
 use futures_util::future::join_all;
-use futures_util::stream::{FuturesUnordered, StreamExt};
 
+use super::flight::Flight;
 use super::register::Running;
 use super::{Engine, Route, Routes, Whole};
 use crate::clock;
@@ -59,7 +60,7 @@ struct Results {
 
 impl Results {
     fn of(job: &Job) -> Self {
-        let places = Mutex::new(job.part.page().results);
+        let places = Mutex::new(job.part.results());
         Self { deletion: job.head.id, first: job.part.first, places, records: AtomicU32::new(0) }
     }
 
@@ -85,8 +86,17 @@ impl Results {
 /// Takes away the upstream's own code where it is a piece of the credential: a caller may not have that.
 fn withhold(upstream: &Upstream, settled: &mut [(Slot, Settled)]) {
     let words = settled.iter_mut().filter_map(|(_, settled)| settled.reason.as_mut()?.upstream.as_mut());
+    // To judge one takes longer than to remember it, and most are the same.
+    let mut judged = BTreeMap::new();
     for word in words {
-        word.code = word.code.take().filter(|code| !upstream.is_given_away_by(code));
+        let Some(code) = &word.code else { continue };
+        let gives_away = match judged.get(code) {
+            Some(known) => *known,
+            None => *judged.entry(code.clone()).or_insert_with(|| upstream.is_given_away_by(code)),
+        };
+        if gives_away {
+            word.code = None;
+        }
     }
 }
 
@@ -122,7 +132,7 @@ impl Engine {
     /// When a deletion's time is over, as the engine counts it: it runs from its acceptance, whatever restarts lie between.
     fn deadline_ms(&self, head: &Head) -> u64 {
         let age_ms = u64::try_from(clock::unix_ms() - head.created_ms).unwrap_or(0);
-        clock::now().ms.saturating_add(self.bounds.deadline_ms.saturating_sub(age_ms))
+        clock::ms().saturating_add(self.bounds.deadline_ms.saturating_sub(age_ms))
     }
 }
 
@@ -147,8 +157,8 @@ impl Work<'_> {
         let mut share = Share::resume(dialect, policy, &fresh, &past, last_ticket, clock::now(), &mut dice);
         drop((fresh, past));
 
-        let mut calls = FuturesUnordered::new();
-        let mut writes = FuturesUnordered::new();
+        let mut calls = Flight::new();
+        let mut writes = Flight::new();
         let mut cancelled = pin!(cancel.cancelled());
         let mut halted = pin!(engine.halt.cancelled());
         let (mut is_cancelled, mut is_halted) = (false, false);
@@ -270,16 +280,20 @@ impl Work<'_> {
         let (engine, upstream) = (self.engine, &route.upstream);
         let (ticket, attempt) = (intent.ticket, intent.attempts);
         let ended = |permit, reply| Ended { ticket, permit, reply };
+        let stopped = async {
+            tokio::select! { biased; () = engine.halt.cancelled() => {}, () = self.running.cancel.cancelled() => {} }
+        };
+        // Mostly there is leave at once, and nothing to wait for. Who is stopped meanwhile has none, whatever came first.
         let admitted = tokio::select! {
             biased;
-            () = engine.halt.cancelled() => return ended(None, Err(Stopped::Halted)),
-            () = self.running.cancel.cancelled() => {
-                let fault = adapters::Fault::new(FaultCode::Cancelled);
-                Err(Lost::NotSent { fault, again: false })
-            }
-            admitted = upstream.admit(attempt, clock::instant(self.deadline_ms)) => admitted,
+            admitted = upstream.admit(attempt, clock::instant(self.deadline_ms)) => Some(admitted),
+            () = stopped => None,
         };
-        let permit = match admitted {
+        if engine.halt.is_cancelled() {
+            return ended(None, Err(Stopped::Halted));
+        }
+        let cancelled = || Err(Lost::NotSent { fault: adapters::Fault::new(FaultCode::Cancelled), again: false });
+        let permit = match admitted.filter(|_| !self.running.cancel.is_cancelled()).unwrap_or_else(cancelled) {
             Ok(permit) => permit,
             Err(lost) => return ended(None, Ok(Err(lost))),
         };
@@ -308,7 +322,7 @@ impl Work<'_> {
 /// A deletion of one part as it reads after its end.
 pub(super) fn whole(job: &Job, finished_ms: i64, cancelled_ms: Option<i64>, results: Vec<Option<Settled>>) -> Whole {
     let tally = Tally::of(results.iter().flatten());
-    let page = Page { results, ..job.part.page() };
+    let page = Page { first: job.part.first, contacts: job.part.asked(), results };
     let summary = Summary {
         head: Head::clone(&job.head),
         finished_ms: Some(finished_ms),

@@ -41,7 +41,7 @@ pub(super) type Bodies = Hidden<Vec<Vec<u8>>>;
 
 /// What stays of contacts.
 pub(super) fn asked(part: &Part) -> Result<Bodies, Failure> {
-    bodies(&part.page().contacts)
+    bodies(&part.asked())
 }
 
 /// Whom contacts name.
