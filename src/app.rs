@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::pace::LedgerPace;
-use crate::api::{self, Api, BodyLimits, Entry, Streams};
+use crate::api::{self, Api, BodyLimits, Creation, Entry, Streams};
 use crate::arrivals::Arrivals;
 use crate::desk::Desk;
 use crate::engine::driver::{Bounds, Engine, Routes};
@@ -157,12 +157,12 @@ impl Gateway {
             answers: Arc::new(Streams::new((settings.server.max_requests_in_flight / 8).max(2))),
             stopping: stopping.clone(),
         };
-        let routes = api::routes(api);
+        let (routes, creation) = (api::routes(api.clone()), Creation::new(api));
         let valve = Valve::new(ValveRules {
             max_requests_in_flight: settings.server.max_requests_in_flight,
             max_lag_ms: settings.server.max_lag_ms,
         });
-        let routes = server::guarded(routes, Arc::clone(&valve));
+        let routes = server::guarded(routes, Some(creation), Arc::clone(&valve));
         let admin_routes = server::admin_routes(Arc::clone(&engine), stopping.clone());
         let listeners = TaskTracker::new();
         let allowed = listener_limits(settings);

@@ -3,6 +3,7 @@
 //! Names and labels are listed in ARCHITECTURE.md. Handles are taken once for each row of labels, and kept: naming a metric costs
 //! more than counting.
 
+mod json;
 mod line;
 mod panics;
 
@@ -52,7 +53,7 @@ pub fn log(format: LogFormat, filter: &str) {
     // A second start, as tests do, keeps the first subscriber.
     let _ = match format {
         LogFormat::Text => builder.with_ansi(painted).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Json => builder.event_format(json::Json).try_init(),
     };
     panics::to_log();
 }

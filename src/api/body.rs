@@ -1,13 +1,16 @@
 //! Request bodies, read within bounds of size, time and pace: whole, or line by line. It does not look into them.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http_body_util::BodyExt;
-use tokio::time::{Instant, timeout_at};
+use http_body::{Body as _, Frame};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::problem::{self, Problem};
 
@@ -24,6 +27,9 @@ pub struct BodyLimits {
 
 /// A slow start is forgiven for so long.
 const GRACE: Duration = Duration::from_secs(2);
+/// What comes in pieces of fewer bytes may come here later: the listener lets them gather, so long at most.
+pub(crate) const DRIBLET: usize = 512;
+pub(crate) const HELD_BACK: Duration = Duration::from_secs(1);
 
 /// What a body holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,29 +87,73 @@ pub(super) async fn read(headers: &HeaderMap, mut body: Body, limits: BodyLimits
     }
     let start = Instant::now();
     let end = start + Duration::from_millis(limits.timeout_ms);
-    let mut read = BytesMut::with_capacity(announced.unwrap_or(0).min(1 << 20) as usize);
+    let mut alarm = Alarm::default();
+    let mut read = BytesMut::new();
+    let mut spare = Duration::ZERO;
     loop {
         // The next piece must come before what has come so far is too little.
         let paced = match limits.min_bytes_per_s {
             0 => end,
             rate => start + GRACE + Duration::from_millis((read.len() as u64 + 1).saturating_mul(1_000) / rate),
         };
-        let frame = match timeout_at(end.min(paced), body.frame()).await {
-            Ok(frame) => frame,
-            Err(_) => return Err(Problem::new(&problem::REQUEST_TIMEOUT)),
+        let frame = match alarm.frame(&mut body, end.min(paced) + spare).await {
+            Some(frame) => frame,
+            None => return Err(Problem::new(&problem::REQUEST_TIMEOUT)),
         };
         match frame {
             None => return Ok(read.freeze()),
             Some(Ok(frame)) => {
                 let Ok(data) = frame.into_data() else { continue };
+                spare = spare_behind(data.len());
                 if read.len() + data.len() > limits.max_bytes {
                     return Err(too_large());
                 }
+                // Most come in one piece.
+                if read.is_empty() && body.is_end_stream() {
+                    return Ok(data);
+                }
+                // What was announced gets its room as it comes: announcing costs nothing.
+                let expected = announced.unwrap_or(0) as usize;
+                read.reserve(expected.saturating_sub(read.len()).min(4 * (read.len() + data.len())).max(data.len()));
                 read.extend_from_slice(&data);
             }
             // The caller went away or sent something that is no HTTP; nobody reads the answer.
             Some(Err(_)) => return Err(Problem::invalid("", "body_incomplete", "The body ended too early.")),
         }
+    }
+}
+
+/// How much later than it was sent the next piece may come here. Nobody is refused for what was let gather.
+fn spare_behind(bytes: usize) -> Duration {
+    if bytes < DRIBLET { HELD_BACK } else { Duration::ZERO }
+}
+
+/// Something that is waited for with an end to it, again and again. What is there at once costs no timer, and one that was
+/// set is moved only when it is over, or would be too late.
+#[derive(Default)]
+struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    /// The next frame, if there is one before `end`.
+    async fn frame(&mut self, body: &mut Body, end: Instant) -> Option<Option<Result<Frame<Bytes>, axum::Error>>> {
+        poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Ready(frame) => Poll::Ready(Some(frame)),
+            Poll::Pending => self.poll(end, cx).map(|()| None),
+        })
+        .await
+    }
+
+    fn poll(&mut self, end: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(end)));
+        if sleep.deadline() > end {
+            sleep.as_mut().reset(end);
+        }
+        ready!(sleep.as_mut().poll(cx));
+        if sleep.deadline() == end {
+            return Poll::Ready(());
+        }
+        sleep.as_mut().reset(end);
+        sleep.as_mut().poll(cx)
     }
 }
 
@@ -116,6 +166,8 @@ const MAX_LINE: usize = 4_096;
 pub(super) struct Lines {
     body: Body,
     limits: BodyLimits,
+    alarm: Alarm,
+    spare: Duration,
     rest: BytesMut,
     /// How far `rest` holds no end of a line.
     searched: usize,
@@ -130,8 +182,19 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn new(body: Body, limits: BodyLimits) -> Self {
-        let rest = BytesMut::new();
-        Self { body, limits, rest, searched: 0, ended: false, bytes: 0, waited: Duration::ZERO, blank: 0, number: 0 }
+        Self {
+            body,
+            limits,
+            alarm: Alarm::default(),
+            spare: Duration::ZERO,
+            rest: BytesMut::new(),
+            searched: 0,
+            ended: false,
+            bytes: 0,
+            waited: Duration::ZERO,
+            blank: 0,
+            number: 0,
+        }
     }
 
     /// The next line that is not blank, without its end.
@@ -202,25 +265,26 @@ impl Lines {
             }
         };
         let start = Instant::now();
-        let frame = timeout_at(start + patience, self.body.frame()).await;
+        let frame = self.alarm.frame(&mut self.body, start + patience + self.spare).await;
         self.waited += start.elapsed();
         match frame {
-            Err(_) => {
+            None => {
                 self.ended = true;
                 Err(Problem::new(&problem::REQUEST_TIMEOUT))
             }
-            Ok(None) => {
+            Some(None) => {
                 self.ended = true;
                 Ok(())
             }
-            Ok(Some(Ok(frame))) => {
+            Some(Some(Ok(frame))) => {
                 if let Ok(data) = frame.into_data() {
                     self.bytes += data.len() as u64;
+                    self.spare = spare_behind(data.len());
                     self.rest.extend_from_slice(&data);
                 }
                 Ok(())
             }
-            Ok(Some(Err(_))) => {
+            Some(Some(Err(_))) => {
                 self.ended = true;
                 Err(Problem::invalid("", "body_incomplete", "The body ended too early."))
             }
@@ -330,6 +394,38 @@ mod tests {
         let (found, problem) = all(Body::from_stream(sleeper)).await;
         assert!(found.len() == 100_000 && problem.unwrap_or_default().contains("request_timeout"));
         assert_eq!(start.elapsed().as_secs(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_driblets_is_not_refused_for_what_was_let_gather() {
+        for (first, expected_ms) in
+            [(1, 3_002), (DRIBLET - 1, 3_512), (DRIBLET, 2_513), (5_000, 7_001), (9_000, 10_000)]
+        {
+            let limits = BodyLimits { max_bytes: 10_000, ..LIMITS };
+            let sleeper = stream::iter([Ok::<_, io::Error>(vec![b' '; first])]).chain(stream::pending());
+            let start = Instant::now();
+            let read = read(&HeaderMap::new(), Body::from_stream(sleeper), limits).await;
+            assert_eq!(read.unwrap_err().code(), "request_timeout");
+            // A timer's clock has whole milliseconds.
+            let took = start.elapsed().as_millis();
+            assert!((expected_ms..=expected_ms + 2).contains(&took), "{first} bytes: {took} ms");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_whole_however_it_is_cut() {
+        let text: Vec<u8> = (0..100_000_u32).map(|n| n as u8).collect();
+        let limits = BodyLimits { max_bytes: text.len(), ..LIMITS };
+        for size in [100, 8_192, 99_999, 100_000] {
+            for announced in [None, Some("100000"), Some("7")] {
+                let announced = announced.map(|length| (CONTENT_LENGTH, http::HeaderValue::from_static(length)));
+                let headers = HeaderMap::from_iter(announced);
+                let pieces = text.chunks(size).map(<[u8]>::to_vec).collect();
+                assert_eq!(read(&headers, body(pieces), limits).await.unwrap(), text, "in pieces of {size}");
+            }
+        }
+        let one_more = body(vec![text, vec![0]]);
+        assert_eq!(read(&HeaderMap::new(), one_more, limits).await.unwrap_err().code(), "too_large");
     }
 
     #[tokio::test(start_paused = true)]

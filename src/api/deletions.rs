@@ -6,7 +6,7 @@ use std::time::Duration;
 use adapters::{FaultCode, Outcome};
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 use http::request::Parts;
@@ -20,7 +20,7 @@ use super::problem::{Kind, OutcomeView};
 use super::render::{self, DeletionView, WholeView};
 use super::request::ContactRequest;
 use super::submission::{Intake, Options, Submission};
-use super::{Api, Problem, body, deletion, json, lookup, plan, problem, request, results};
+use super::{Api, Problem, Told, body, deletion, json, lookup, plan, problem, request, results};
 use crate::clock;
 use crate::engine::driver::{Draft, Handle, Whole};
 use crate::store::{Accepted, DeletionId, Part, Summary};
@@ -40,14 +40,13 @@ const LOOK_AGAIN_S: u64 = 1;
 pub(super) const ASK_AGAIN_S: u64 = 5;
 
 /// `POST /v1/deletions`
-pub(super) async fn create(State(api): State<Api>, caller: Caller, request: Request) -> Result<Response, Problem> {
+pub(super) async fn create(api: &Api, caller: Caller, parts: &Parts, content: Body) -> Result<Response, Problem> {
     caller.may_delete()?;
-    let (parts, content) = request.into_parts();
     match body::media(&parts.headers)? {
-        Media::Json => create_from_json(&api, &caller, &parts, content).await,
+        Media::Json => create_from_json(api, &caller, parts, content).await,
         Media::Lines => {
             let mut lines = Lines::new(content, api.limits.body);
-            let answer = create_from_lines(&api, caller, &parts, &mut lines).await;
+            let answer = create_from_lines(api, caller, parts, &mut lines).await;
             if answer.is_err() {
                 api.stopping.run_until_cancelled(lines.pour_away()).await;
             }
@@ -148,9 +147,10 @@ async fn create_from_lines(api: &Api, caller: Caller, parts: &Parts, lines: &mut
 /// The next line, unless the gateway stops.
 async fn next_line(api: &Api, lines: &mut Lines, key: Option<RequestKey<'_>>) -> Result<Option<BytesMut>, Problem> {
     tokio::select! {
+        // A caller whose lines are always there already would never let it stop.
         biased;
-        line = lines.next() => line,
         () = api.stopping.cancelled() => Err(not_now(&problem::STOPPING, key)),
+        line = lines.next() => line,
     }
 }
 
@@ -231,6 +231,7 @@ struct Carried {
 
 impl Carried {
     fn mark(&self, mut response: Response) -> Response {
+        response.extensions_mut().insert(Told(self.id));
         if self.replayed {
             response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
         }

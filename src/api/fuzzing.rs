@@ -82,7 +82,7 @@ pub async fn lines(body: Body) -> Result<Vec<(usize, Asked)>, (usize, Problem)> 
 
 /// The gateway key that a request presents, if it has the form of one.
 pub fn gateway_key(parts: &Parts) -> Option<&str> {
-    auth::presented(parts)
+    auth::presented(&parts.headers)
 }
 
 /// The `Idempotency-Key` of a request.

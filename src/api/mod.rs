@@ -25,14 +25,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
-use http::{HeaderValue, StatusCode, header};
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode, Uri, header};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 pub use auth::{is_key, sha256_hex, short_hash};
 pub use body::BodyLimits;
+pub(crate) use body::{DRIBLET, HELD_BACK};
 pub use docs::OPENAPI;
 pub use entry::{Entry, Peer};
 pub use problem::Problem;
@@ -40,6 +44,8 @@ pub use problem::Problem;
 use crate::desk::Desk;
 use crate::engine::driver::Engine;
 use crate::issuers::Issuers;
+use crate::store::DeletionId;
+use auth::Caller;
 
 /// What every handler needs.
 #[derive(Clone)]
@@ -136,10 +142,48 @@ pub fn routes(api: Api) -> Router {
         .with_state(api)
 }
 
+/// The route that asks for a deletion, without the router: it is what the gateway is for, and a router costs more than one
+/// comparison.
+#[derive(Clone)]
+pub struct Creation(Arc<Api>);
+
+/// Which deletion an answer tells of, for the log: in its extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct Told(pub DeletionId);
+
+impl Creation {
+    /// As [`routes`] have it.
+    pub fn new(api: Api) -> Self {
+        Self(Arc::new(api))
+    }
+
+    /// The template of the route, if that is what a request asks for.
+    pub fn route(method: &Method, uri: &Uri) -> Option<&'static str> {
+        (method == Method::POST && uri.path() == DELETIONS).then_some(DELETIONS)
+    }
+
+    /// `POST /v1/deletions`, answered just as the router would have it answered.
+    pub async fn answer(&self, parts: Parts, content: Body, peer: Peer) -> Response {
+        let answer = async {
+            let caller = Caller::of(&parts.headers, Some(peer), &self.0).await?;
+            deletions::create(&self.0, caller, &parts, content).await
+        };
+        answer.await.into_response()
+    }
+}
+
+const DELETIONS: &str = "/v1/deletions";
+
+/// The router's way to the same.
+async fn create(State(api): State<Api>, caller: Caller, request: Request) -> Result<Response, Problem> {
+    let (parts, content) = request.into_parts();
+    deletions::create(&api, caller, &parts, content).await
+}
+
 /// Every path with its methods. `openapi.json` describes them, and a test compares.
 fn paths() -> Vec<(&'static str, MethodRouter<Api>)> {
     vec![
-        ("/v1/deletions", get(lookup::list).post(deletions::create)),
+        (DELETIONS, get(lookup::list).post(create)),
         ("/v1/deletions/{deletion}", get(lookup::read)),
         ("/v1/deletions/{deletion}/results", get(results::read)),
         ("/v1/deletions/{deletion}/events", get(events::follow)),

@@ -6,7 +6,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::Router;
 use bytes::BytesMut;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
@@ -19,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::ListenerLimits;
 use super::carried::Carried;
 use super::conversation::Conversation;
-use super::door::Door;
+use super::door::{Answers, Door};
 use super::frames::{Frames, PREFACE};
 use super::gate::Gate;
 use super::head::HeadLimits;
@@ -27,8 +26,8 @@ use super::tls::Tls;
 use crate::telemetry;
 
 /// How a listener speaks with whoever connects.
-pub(super) struct Manner {
-    router: Router,
+pub(super) struct Manner<A> {
+    service: A,
     heads: HeadLimits,
     http1: http1::Builder,
     http2: http2::Builder<Tasks>,
@@ -47,9 +46,9 @@ const UNSENT: usize = 64 * 1_024;
 const MOST_TAKEN_BACK: usize = 20;
 const MOST_MALFORMED: usize = 100;
 
-impl Manner {
+impl<A: Answers> Manner<A> {
     pub(super) fn new(
-        router: Router,
+        service: A,
         limits: &ListenerLimits,
         tls: Option<Arc<Tls>>,
         tasks: TaskTracker,
@@ -77,7 +76,7 @@ impl Manner {
             .max_send_buf_size(UNSENT)
             .max_pending_accept_reset_streams(MOST_TAKEN_BACK)
             .max_local_error_reset_streams(MOST_MALFORMED);
-        Self { router, heads, http1, http2, http2_plain: limits.http2_plain, tls, stop }
+        Self { service, heads, http1, http2, http2_plain: limits.http2_plain, tls, stop }
     }
 
     /// Speaks with whoever connected until one of both ends it.
@@ -94,11 +93,11 @@ impl Manner {
         // How a connection ends is the peer's affair: a reset, a timeout, or in order.
         if is_http2 {
             conversation.multiplexes();
-            let door = Door::new(self.router.clone(), peer, Arc::clone(&conversation)).checking(self.heads);
+            let door = Door::new(self.service.clone(), peer, Arc::clone(&conversation)).checking(self.heads);
             let frames = Frames::new(stream, begun, conversation);
             let _ = watcher.watch(self.http2.serve_connection(TokioIo::new(frames), door)).await;
         } else {
-            let door = Door::new(self.router.clone(), peer, Arc::clone(&conversation));
+            let door = Door::new(self.service.clone(), peer, Arc::clone(&conversation));
             let gate = Gate::new(stream, begun, self.heads, conversation);
             let _ = watcher.watch(self.http1.serve_connection(TokioIo::new(gate), door)).await;
         }

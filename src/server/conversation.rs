@@ -8,9 +8,10 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
@@ -61,6 +62,8 @@ struct State {
     /// How long it did not, in this answer, and how much it read.
     blocked: Duration,
     written: u64,
+    /// Whether what was written is still kept on this side.
+    kept: bool,
     closing_since: Option<Instant>,
     /// Over HTTP/2: answers of which a piece was handed on and no other one asked for.
     unread: Option<HashMap<u64, Unread>>,
@@ -90,6 +93,7 @@ impl Conversation {
             blocked_since: None,
             blocked: Duration::ZERO,
             written: 0,
+            kept: false,
             closing_since: None,
             unread: None,
             answered: None,
@@ -162,14 +166,35 @@ impl Conversation {
         (Answering { conversation: Arc::clone(self), number, handed_on: 0, waited: Duration::ZERO }, flaw)
     }
 
+    /// What became of writing.
+    pub(super) fn written(&self, written: &Poll<io::Result<usize>>) {
+        match written {
+            Poll::Pending => self.blocked(),
+            Poll::Ready(Ok(bytes)) => self.wrote(*bytes),
+            Poll::Ready(Err(_)) => {}
+        }
+    }
+
+    /// What became of sending what was still kept on this side.
+    pub(super) fn flushed(&self, flushed: &Poll<io::Result<()>>) {
+        let mut state = self.state();
+        let was_kept = std::mem::replace(&mut state.kept, flushed.is_pending());
+        drop(state);
+        if flushed.is_pending() {
+            self.blocked();
+        } else if was_kept {
+            self.wrote(0);
+        }
+    }
+
     /// The other side does not read.
-    pub(super) fn blocked(&self) {
+    fn blocked(&self) {
         let now = Instant::now();
         self.state().blocked_since.get_or_insert(now);
     }
 
     /// The other side took so many bytes.
-    pub(super) fn wrote(&self, bytes: usize) {
+    fn wrote(&self, bytes: usize) {
         let mut state = self.state();
         state.written += bytes as u64;
         if let Some(since) = state.blocked_since.take() {
@@ -316,11 +341,18 @@ impl<C: Future> Future for Watched<C> {
                 state.waker = Some(cx.waker().clone());
             }
         }
-        let Some(deadline) = self.conversation.deadline() else { return Poll::Pending };
-        if self.alarm.deadline() != deadline {
+        // An alarm that is set too early is set again when it goes off, as the deadline moves with every request.
+        loop {
+            let Some(deadline) = self.conversation.deadline() else { return Poll::Pending };
+            if self.alarm.deadline() > deadline {
+                self.alarm.as_mut().reset(deadline);
+            }
+            ready!(self.alarm.as_mut().poll(cx));
+            if self.alarm.deadline() == deadline {
+                return Poll::Ready(());
+            }
             self.alarm.as_mut().reset(deadline);
         }
-        self.alarm.as_mut().poll(cx)
     }
 }
 

@@ -22,8 +22,6 @@ pub(super) struct Frames<S> {
     conversation: Arc<Conversation>,
     /// Read before, for hyper to read.
     begun: BytesMut,
-    /// Whether what was written is still kept on this side.
-    kept: bool,
     inward: Walk,
     outward: Walk,
     notices: Allowance,
@@ -51,7 +49,6 @@ impl<S> Frames<S> {
             stream,
             conversation,
             begun,
-            kept: false,
             inward: Walk::behind(PREFACE.len()),
             outward: Walk::behind(0),
             notices: Allowance::new(NOTICES),
@@ -112,28 +109,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Frames<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Frames<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match Pin::new(&mut self.stream).poll_write(cx, bytes) {
-            Poll::Pending => {
-                self.conversation.blocked();
-                Poll::Pending
-            }
-            Poll::Ready(Ok(written)) => {
-                self.conversation.wrote(written);
-                self.went(&bytes[..written]);
-                Poll::Ready(Ok(written))
-            }
-            failed => failed,
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.conversation.written(&written);
+        if let Poll::Ready(Ok(written)) = written {
+            self.went(&bytes[..written]);
         }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        if flushed.is_pending() {
-            self.conversation.blocked();
-        } else if self.kept {
-            self.conversation.wrote(0);
-        }
-        self.kept = flushed.is_pending();
+        self.conversation.flushed(&flushed);
         flushed
     }
 

@@ -5,18 +5,23 @@
 //! before. In the place of a head that is refused, hyper gets a plain request, which the door answers with the refusal:
 //! so it comes after the answers to requests before it. Nothing behind it is read.
 
+use std::future::Future;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::io::poll_read_buf;
 
 use super::chunks::Chunks;
 use super::conversation::Conversation;
 use super::head::{Framing, Head, HeadLimits};
+use crate::api::{DRIBLET, HELD_BACK};
 
 /// What is read at once, at least.
 const PIECE: usize = 8_192;
@@ -24,6 +29,8 @@ const PIECE: usize = 8_192;
 const SHORT: u64 = 4_096;
 /// What is read behind the last answer, at most: a body that nobody wanted.
 const MOST_THROWN_AWAY: usize = 1 << 20;
+/// Shorter ones gather nothing.
+const SHORTEST_NAP: Duration = Duration::from_millis(20);
 
 pub(super) struct Gate<S> {
     stream: S,
@@ -36,8 +43,10 @@ pub(super) struct Gate<S> {
     sound: BytesMut,
     ended: bool,
     shut: bool,
-    /// Whether what was written is still kept on this side.
-    kept: bool,
+    /// Since when a body comes in driblets.
+    driblets_since: Option<Instant>,
+    /// Until when nothing is read of it.
+    nap: Option<Pin<Box<Sleep>>>,
     thrown_away: usize,
 }
 
@@ -62,7 +71,8 @@ impl<S> Gate<S> {
             sound: BytesMut::new(),
             ended: false,
             shut: false,
-            kept: false,
+            driblets_since: None,
+            nap: None,
             thrown_away: 0,
         }
     }
@@ -122,6 +132,20 @@ impl<S> Gate<S> {
         Ok(())
     }
 
+    /// Lets what comes in driblets gather, as each look at it costs as much as at a whole piece: for as long as it has taken
+    /// already, so that who is quick is not waited for, and a second at most.
+    fn read_of_body(&mut self, bytes: usize) {
+        if bytes == 0 || bytes >= DRIBLET || matches!(self.place, Place::Head(_)) {
+            self.driblets_since = None;
+            return;
+        }
+        let now = Instant::now();
+        let nap = (now - *self.driblets_since.get_or_insert(now)).min(HELD_BACK);
+        if nap >= SHORTEST_NAP {
+            self.nap = Some(Box::pin(sleep_until(now + nap)));
+        }
+    }
+
     fn take_from_body(&mut self, bytes: usize) {
         if let Place::Body(left) = &mut self.place {
             *left -= bytes as u64;
@@ -151,18 +175,30 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
                 gate.sound.advance(fits);
                 return Poll::Ready(Ok(()));
             }
+            if let Some(nap) = &mut gate.nap {
+                ready!(nap.as_mut().poll(cx));
+                gate.nap = None;
+            }
             match gate.place {
                 // An end would be taken for a caller who went away. The connection ends with the refusal.
                 Place::Refused => return Poll::Pending,
                 // The inside of a body has nothing to be looked at.
                 Place::Body(left) if gate.raw.is_empty() => {
-                    let most = usize::try_from(left).unwrap_or(usize::MAX).min(to.remaining());
-                    let mut part = ReadBuf::new(to.initialize_unfilled_to(most));
-                    ready!(Pin::new(&mut gate.stream).poll_read(cx, &mut part))?;
-                    let read = part.filled().len();
-                    to.advance(read);
+                    let most = usize::try_from(left).unwrap_or(usize::MAX);
+                    let read = if to.remaining() <= most {
+                        let before = to.filled().len();
+                        ready!(Pin::new(&mut gate.stream).poll_read(cx, to))?;
+                        to.filled().len() - before
+                    } else {
+                        let mut part = ReadBuf::new(to.initialize_unfilled_to(most));
+                        ready!(Pin::new(&mut gate.stream).poll_read(cx, &mut part))?;
+                        let read = part.filled().len();
+                        to.advance(read);
+                        read
+                    };
                     gate.ended |= read == 0;
                     gate.take_from_body(read);
+                    gate.read_of_body(read);
                     return Poll::Ready(Ok(()));
                 }
                 _ => {}
@@ -173,6 +209,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
                 gate.ended = true;
                 return Poll::Ready(Ok(()));
             }
+            if let Place::Chunks(_) = gate.place {
+                gate.look()?;
+                gate.read_of_body(read);
+            }
         }
     }
 }
@@ -180,7 +220,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.tell(&written);
+        self.conversation.written(&written);
         written
     }
 
@@ -190,7 +230,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
-        self.tell(&written);
+        self.conversation.written(&written);
         written
     }
 
@@ -200,12 +240,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        if flushed.is_pending() {
-            self.conversation.blocked();
-        } else if self.kept {
-            self.conversation.wrote(0);
-        }
-        self.kept = flushed.is_pending();
+        self.conversation.flushed(&flushed);
         flushed
     }
 
@@ -222,8 +257,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
         }
         gate.conversation.closes();
         while gate.thrown_away < MOST_THROWN_AWAY {
-            let mut piece = [0; PIECE];
-            let mut piece = ReadBuf::new(&mut piece);
+            let mut piece = [const { MaybeUninit::<u8>::uninit() }; PIECE];
+            let mut piece = ReadBuf::uninit(&mut piece);
             let read = ready!(Pin::new(&mut gate.stream).poll_read(cx, &mut piece));
             if read.is_err() || piece.filled().is_empty() {
                 break;
@@ -235,12 +270,89 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
     }
 }
 
-impl<S> Gate<S> {
-    fn tell(&self, written: &Poll<io::Result<usize>>) {
-        match written {
-            Poll::Pending => self.conversation.blocked(),
-            Poll::Ready(Ok(bytes)) => self.conversation.wrote(*bytes),
-            Poll::Ready(Err(_)) => {}
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::super::conversation::Patience;
+    use super::*;
+
+    /// A gate behind this head, which is read already, and the caller's side of it.
+    async fn behind(framing: &str) -> (Gate<DuplexStream>, DuplexStream) {
+        let (ours, mut theirs) = duplex(1 << 16);
+        let limits = HeadLimits { max_uri_bytes: 100, max_header_bytes: 1_000, max_headers: 10 };
+        let long = Duration::from_secs(1_000);
+        let patience = Patience { header: long, idle: long, write: long, min_answer_bytes_per_s: 0 };
+        let mut gate = Gate::new(ours, BytesMut::new(), limits, Conversation::new(patience));
+        let head = format!("POST / HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n");
+        theirs.write_all(head.as_bytes()).await.unwrap();
+        let mut read = vec![0; head.len()];
+        gate.read_exact(&mut read).await.unwrap();
+        assert_eq!(read, head.as_bytes());
+        (gate, theirs)
+    }
+
+    /// Reads so many bytes of a body: in how many pieces they came, and how late each was at most.
+    async fn pieces(
+        gate: &mut Gate<DuplexStream>,
+        bytes: usize,
+        sent: impl Fn(usize) -> Duration,
+    ) -> (usize, Duration) {
+        let (start, mut read, mut pieces, mut late) = (Instant::now(), 0, 0, Duration::ZERO);
+        let mut buffer = [0; 8_192];
+        while read < bytes {
+            let piece = gate.read(&mut buffer).await.unwrap();
+            late = late.max(start.elapsed().saturating_sub(sent(read)));
+            (read, pieces) = (read + piece, pieces + 1);
         }
+        (pieces, late)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_in_driblets_gathers_and_is_a_second_late_at_most() {
+        let pause = Duration::from_millis(250);
+        for (framing, driblet, each) in
+            [("Content-Length: 10000", &b"x"[..], 1), ("Transfer-Encoding: chunked", b"1\r\nx\r\n", 6)]
+        {
+            let (mut gate, mut caller) = behind(framing).await;
+            let dripping = async {
+                loop {
+                    caller.write_all(driblet).await.unwrap();
+                    tokio::time::sleep(pause).await;
+                }
+            };
+            let reading = pieces(&mut gate, 100 * each, |byte| pause * (byte / each) as u32);
+            let (pieces, late) = tokio::select! {
+                read = reading => read,
+                () = dripping => (0, Duration::ZERO),
+            };
+            // Twenty-five seconds, and a look in each; a few more at the start.
+            assert!((20..35).contains(&pieces), "{framing}: {pieces}");
+            assert!(late <= HELD_BACK + Duration::from_millis(10), "{framing}: {late:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_quick_is_not_waited_for() {
+        let (mut gate, mut caller) = behind("Content-Length: 100300").await;
+        let start = Instant::now();
+        let sending = async {
+            for _ in 0..3 {
+                caller.write_all(&[b'x'; 100]).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            // Large pieces may pause as long as they like.
+            for _ in 0..100 {
+                caller.write_all(&[b'x'; 1_000]).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let mut body = vec![0; 100_300];
+        let reading = async {
+            gate.read_exact(&mut body).await.unwrap();
+            start.elapsed()
+        };
+        let (took, ()) = tokio::join!(reading, sending);
+        assert!(took <= Duration::from_millis(9_930), "{took:?}");
     }
 }

@@ -23,15 +23,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use admin::routes as admin_routes;
-pub use stack::guarded;
+pub use admin::{Admin, routes as admin_routes};
+pub use door::{Answered, Answers, Arrival};
+pub use stack::{Guard, guarded};
 pub use valve::{Valve, ValveRules};
 
 use crate::api::Peer;
@@ -69,11 +69,11 @@ pub struct ListenerLimits {
     pub http2_max_streams: u32,
 }
 
-/// Serves `router` until `stop`, in TLS if there is one, then lets running requests end. Returns when the last connection
+/// Answers with `service` until `stop`, in TLS if there is one, then lets running requests end. Returns when the last connection
 /// is gone.
 pub async fn serve(
     listener: impl Arrivals,
-    router: Router,
+    service: impl Answers,
     limits: ListenerLimits,
     tls: Option<Arc<Tls>>,
     stop: CancellationToken,
@@ -82,7 +82,7 @@ pub async fn serve(
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(limits.max_connections));
     let addresses = Arc::new(Addresses::default());
-    let manner = Arc::new(Manner::new(router, &limits, tls, connections.clone(), stop.clone()));
+    let manner = Arc::new(Manner::new(service, &limits, tls, connections.clone(), stop.clone()));
     let patience = Patience {
         header: Duration::from_millis(limits.header_timeout_ms),
         idle: Duration::from_millis(limits.idle_timeout_ms),

@@ -1,6 +1,13 @@
-//! The inbound stack, outermost first. Each layer says why it stands where it stands.
+//! The inbound stack: one service between a connection and the routes, as each layer around a request costs on its own. What it
+//! does stands in order, outermost first, and says why it stands where it stands.
+//!
+//! It knows of the routes only which of them asks for a deletion: that one is answered without asking the router.
 
+use std::convert::Infallible;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use axum::Router;
@@ -8,16 +15,16 @@ use axum::body::Body;
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE};
-use http::{HeaderName, HeaderValue, Method};
-use tower::ServiceBuilder;
-use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::sensitive_headers::{SetSensitiveRequestHeadersLayer, SetSensitiveResponseHeadersLayer};
-use tower_http::set_header::SetResponseHeaderLayer;
+use futures_util::FutureExt;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use tower::{Service, ServiceExt};
 
+use super::door::{Answered, Arrival};
 use super::head::{self, Flaw};
-use super::valve::{Coming, Valve};
-use crate::api::{Problem, problem};
+use super::valve::{Coming, Place, Valve};
+use crate::api::{Creation, Problem, Told, problem};
+use crate::clock;
 use crate::telemetry;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -26,65 +33,142 @@ const CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// Wraps the public routes. The valve is one for all of them.
-pub fn guarded(routes: Router, valve: Arc<Valve>) -> Router {
-    let stack = ServiceBuilder::new()
+/// Headers of a request, and of an answer, that hold secrets.
+const SECRET: [HeaderName; 4] = [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, IDEMPOTENCY_KEY];
+const SECRET_OF_ANSWERS: [HeaderName; 2] = [AUTHORIZATION, SET_COOKIE];
+
+/// The public routes with all that stands around them.
+#[derive(Clone)]
+pub struct Guard(Arc<Guarded>);
+
+struct Guarded {
+    creation: Option<Creation>,
+    routes: Router,
+    valve: Arc<Valve>,
+}
+
+/// Wraps the public routes, and the one among them that is asked without the router. The valve is one for all of them.
+pub fn guarded(routes: Router, creation: Option<Creation>, valve: Arc<Valve>) -> Guard {
+    Guard(Arc::new(Guarded { creation, routes: routes.layer(from_fn(named)), valve }))
+}
+
+/// It is always ready: whoever must wait or go is told so by an answer.
+impl Service<Arrival> for Guard {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answered;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, arrival: Arrival) -> Answered {
+        let guarded = Arc::clone(&self.0);
+        // Before all else, and before it is known which route is meant: there are many to turn away when there is too much to do,
+        // so each must cost next to nothing.
+        match guarded.valve.enter() {
+            Some(place) => Box::pin(async move { Ok(guarded.answer(arrival, place).await) }),
+            None => Box::pin(async move { Ok(guarded.turn_away(arrival).await) }),
+        }
+    }
+}
+
+impl Guarded {
+    /// The valve counts who was turned away and tells the log.
+    async fn turn_away(&self, arrival: Arrival) -> Response {
+        self.valve.rest().await;
+        let mut response = Problem::new(&problem::OVERLOADED).retry_after(1).into_response();
+        let id = request_id(arrival.request.headers());
+        finish(&mut response, id);
+        response
+    }
+
+    async fn answer(&self, arrival: Arrival, place: Place) -> Response {
+        let Arrival { mut request, peer, flaw } = arrival;
         // No header that holds a secret is printed by anything further in.
-        .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, IDEMPOTENCY_KEY]))
-        // Nor one of an answer by anything further out.
-        .layer(SetSensitiveResponseHeadersLayer::new([AUTHORIZATION, SET_COOKIE]))
-        // Answers are nobody's to keep or to guess at.
-        .layer(SetResponseHeaderLayer::if_not_present(http::header::CACHE_CONTROL, NO_STORE))
-        .layer(SetResponseHeaderLayer::if_not_present(CONTENT_TYPE_OPTIONS, NOSNIFF))
-        // Names, times and counts every request, those included that are refused further in.
-        .layer(from_fn(observe))
-        // A bug in a handler is that request's problem, and says nothing of what was sent.
-        .layer(CatchPanicLayer::custom(|_| Problem::unsaid(&problem::INTERNAL).into_response()))
-        // What the gate has found to be no proper request.
-        .layer(from_fn(refuse));
-    // Before all of it, and before it is known which route is meant: there are many to turn away when there is too much to
-    // do, so each must cost next to nothing.
-    Router::new()
-        .fallback_service(routes.layer(stack))
-        .layer(from_fn(move |request, next| admit(Arc::clone(&valve), request, next)))
-}
-
-/// Turns a request away, before any work, when too much is under way. The valve counts those and tells the log.
-async fn admit(valve: Arc<Valve>, request: Request, next: Next) -> Response {
-    if let Some(place) = valve.enter() {
+        hide(request.headers_mut(), &SECRET);
         let place = Arc::new(place);
-        let coming = Arc::clone(&place);
-        return next.run(request.map(|body| Body::new(Coming::new(body, coming)))).await;
+        let request = request.map(|body| Body::new(Coming::new(body, Arc::clone(&place))));
+        let start = Instant::now();
+        let id = request_id(request.headers());
+        let method = known(request.method());
+        // A bug in a handler is that request's problem, and says nothing of what was sent. Each way catches its own, so that it
+        // is known what was asked for.
+        let work = async {
+            if let Some(flaw) = flaw {
+                // What the gate has found to be no proper request.
+                return (NO_ROUTE, None, refusal(flaw).into_response());
+            }
+            if let Some(creation) = &self.creation
+                && let Some(route) = Creation::route(request.method(), request.uri())
+            {
+                let (parts, body) = request.into_parts();
+                return (route, None, caught(creation.answer(parts, body, peer)).await);
+            }
+            let mut request = request;
+            request.extensions_mut().insert(peer);
+            let Ok(mut response) = self.routes.clone().oneshot(request).await;
+            let route = response.extensions_mut().remove::<Named>();
+            (NO_ROUTE, route, response)
+        };
+        let (route, named, mut response) = telemetry::under(id.clone(), work).await;
+        // Every request is named, timed and counted, those included that were refused.
+        let route = named.as_ref().map_or(route, |Named(path)| path.as_str());
+        let (status, took) = (response.status().as_u16(), start.elapsed());
+        telemetry::request(route, method, status, took);
+        let ms = took.as_millis() as u64;
+        let request = id.to_str().unwrap_or_default();
+        let deletion = response.extensions().get::<Told>().map(|Told(id)| tracing::field::display(*id));
+        tracing::info!(request, method, route, status, ms, deletion, "answered");
+        finish(&mut response, id);
+        drop(place);
+        response
     }
-    valve.rest().await;
-    let mut response = Problem::new(&problem::OVERLOADED).retry_after(1).into_response();
-    let headers = response.headers_mut();
-    headers.insert(http::header::CACHE_CONTROL, NO_STORE);
-    headers.insert(CONTENT_TYPE_OPTIONS, NOSNIFF);
-    request_id(&request).map(|id| headers.insert(REQUEST_ID, id));
+}
+
+/// The route of a request that found none.
+const NO_ROUTE: &str = "none";
+
+/// The template of the route that answered, never its path: a path can hold an identifier.
+#[derive(Clone)]
+struct Named(MatchedPath);
+
+/// Says on an answer of the router which route it is of.
+async fn named(request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = caught(next.run(request)).await;
+    path.map(|path| response.extensions_mut().insert(Named(path)));
     response
 }
 
-async fn observe(request: Request, next: Next) -> Response {
-    let start = Instant::now();
-    let id = request_id(&request);
-    let method = request.method().clone();
-    // The template, never the path: a path can hold an identifier.
-    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let shown = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
-    let running = next.run(request);
-    let mut response = match id.clone() {
-        Some(id) => telemetry::under(id, running).await,
-        None => running.await,
-    };
-    let (status, took) = (response.status().as_u16(), start.elapsed());
-    telemetry::request(&route, known(&method), status, took);
-    let ms = took.as_millis() as u64;
-    tracing::info!(request = shown, method = known(&method), route, status, ms, "answered");
-    if let Some(id) = id {
-        response.headers_mut().insert(REQUEST_ID, id);
+async fn caught(answer: impl Future<Output = Response>) -> Response {
+    let answer = AssertUnwindSafe(answer).catch_unwind().await;
+    answer.unwrap_or_else(|_| Problem::unsaid(&problem::INTERNAL).into_response())
+}
+
+fn hide(headers: &mut HeaderMap, names: &[HeaderName]) {
+    for name in names {
+        if headers.contains_key(name)
+            && let http::header::Entry::Occupied(mut values) = headers.entry(name)
+        {
+            values.iter_mut().for_each(|value| value.set_sensitive(true));
+        }
     }
-    response
+}
+
+/// What every answer says, or does not say.
+fn finish(response: &mut Response, id: HeaderValue) {
+    let headers = response.headers_mut();
+    // Answers are nobody's to keep or to guess at.
+    if !headers.contains_key(CACHE_CONTROL) {
+        headers.insert(CACHE_CONTROL, NO_STORE);
+    }
+    if !headers.contains_key(CONTENT_TYPE_OPTIONS) {
+        headers.insert(CONTENT_TYPE_OPTIONS, NOSNIFF);
+    }
+    headers.insert(REQUEST_ID, id);
+    // Nothing further out prints a secret of an answer.
+    hide(headers, &SECRET_OF_ANSWERS);
 }
 
 /// A method as a label: one that HTTP does not define could be anything.
@@ -102,9 +186,19 @@ fn known(method: &Method) -> &'static str {
 }
 
 /// The caller's own id of a request, or a new one.
-fn request_id(request: &Request) -> Option<HeaderValue> {
-    let id = request.headers().get(REQUEST_ID).filter(|id| is_request_id(id)).cloned();
-    id.or_else(|| HeaderValue::try_from(uuid::Uuid::now_v7().simple().to_string()).ok())
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let id = headers.get(REQUEST_ID).filter(|id| is_request_id(id)).cloned();
+    id.unwrap_or_else(new_request_id)
+}
+
+/// By its time, so that those of an hour stand together. Nobody gains anything by guessing one, so no secret chance is needed.
+fn new_request_id() -> HeaderValue {
+    let mut chance = [0; 10];
+    fastrand::fill(&mut chance);
+    let id = uuid::Builder::from_unix_timestamp_millis(clock::unix_ms().unsigned_abs(), &chance).into_uuid();
+    let id = HeaderValue::from_str(id.simple().encode_lower(&mut [0; uuid::fmt::Simple::LENGTH]));
+    // Digits can always be a header's value.
+    id.unwrap_or(HeaderValue::from_static("none"))
 }
 
 /// A caller's own request id is kept if it is harmless in a log line.
@@ -114,15 +208,7 @@ fn is_request_id(value: &HeaderValue) -> bool {
 }
 
 /// Answers what did not come through the gate. Nothing of it is here but what was wrong with it.
-pub(super) async fn refuse(request: Request, next: Next) -> Response {
-    match request.extensions().get::<Flaw>() {
-        None => next.run(request).await,
-        Some(flaw) => refusal(*flaw).into_response(),
-    }
-}
-
-// Not in `refuse`: an optimizing compiler looks for the constants of an `async fn` before it knows its type, and gives up.
-fn refusal(flaw: Flaw) -> Problem {
+pub(super) fn refusal(flaw: Flaw) -> Problem {
     match flaw {
         head::HEADERS_TOO_LARGE => Problem::new(&problem::HEADERS_TOO_LARGE),
         Flaw { code, message } => Problem::invalid("", code, message),

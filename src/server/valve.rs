@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use rustix::time::{ClockId, clock_gettime};
@@ -48,8 +47,8 @@ pub(super) struct Place {
 }
 
 /// A request's body, and the place of its request.
-pub(super) struct Coming {
-    body: Body,
+pub(super) struct Coming<B> {
+    body: B,
     place: Arc<Place>,
 }
 
@@ -163,17 +162,17 @@ impl Drop for Place {
     }
 }
 
-impl Coming {
-    pub(super) fn new(body: Body, place: Arc<Place>) -> Self {
+impl<B> Coming<B> {
+    pub(super) fn new(body: B, place: Arc<Place>) -> Self {
         Self { body, place }
     }
 }
 
-impl http_body::Body for Coming {
+impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Coming<B> {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = B::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         self.place.is_waited_in(polled.is_pending());
         polled
@@ -188,7 +187,7 @@ impl http_body::Body for Coming {
     }
 }
 
-impl Drop for Coming {
+impl<B> Drop for Coming<B> {
     fn drop(&mut self) {
         self.place.is_waited_in(false);
     }
@@ -196,6 +195,7 @@ impl Drop for Coming {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
     use futures_util::FutureExt;
 
     use super::*;

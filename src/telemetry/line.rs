@@ -20,6 +20,13 @@ impl<W> Lines<W> {
 
 impl<W: Write> Write for Lines<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        // Most are, and it is seen at a glance.
+        if let [text @ .., b'\n'] = event
+            && text.iter().fold(true, |is_plain, byte| is_plain & (b' '..=b'~').contains(byte))
+        {
+            self.inner.write_all(event)?;
+            return Ok(event.len());
+        }
         self.inner.write_all(on_one_line(&String::from_utf8_lossy(event), self.painted).as_bytes())?;
         Ok(event.len())
     }
@@ -33,7 +40,7 @@ impl<W: Write> Write for Lines<W> {
 /// stands outside a string, it means the same as before.
 fn on_one_line(event: &str, painted: bool) -> Cow<'_, str> {
     let (text, end) = event.strip_suffix('\n').map_or((event, ""), |text| (text, "\n"));
-    let unseen = |c: char| c.is_control() && !(painted && c == '\u{1b}') || breaks_or_turns(c);
+    let unseen = |c: char| is_unseen(c) && !(painted && c == '\u{1b}');
     if !text.contains(unseen) {
         return Cow::Borrowed(event);
     }
@@ -45,9 +52,11 @@ fn on_one_line(event: &str, painted: bool) -> Cow<'_, str> {
     Cow::Owned(line + end)
 }
 
-/// What Unicode has besides: breaks of lines and paragraphs, and what turns the direction of the text around it.
-fn breaks_or_turns(c: char) -> bool {
-    matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Whether a character is none to look at: it controls something, breaks lines or paragraphs, or turns the direction of the text
+/// around it.
+pub(super) fn is_unseen(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

@@ -447,6 +447,13 @@ async fn a_new_key_opens_a_gateway_that_serves_until_it_is_told_to_stop() {
     let end = within("the end of serve", ended(child)).await;
     assert_eq!((end.code, end.out.as_str()), (Some(0), ""), "{}", end.err);
     assert_eq!(mock.deleted(), [id(&known)]);
+    // The line of the request that asked for a deletion names it, and the others name none.
+    let log: Vec<Value> = end.err.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let of = |message: &str| log.iter().filter(|line| line["message"] == message).collect::<Vec<_>>();
+    let [finished] = of("deletion finished")[..] else { panic!("{}", end.err) };
+    let named: Vec<_> = of("answered").into_iter().filter(|line| line.get("deletion").is_some()).collect();
+    assert!(finished["deletion"].is_string() && named.len() == 1, "{}", end.err);
+    assert_eq!((&named[0]["deletion"], &named[0]["status"]), (&finished["deletion"], &json!(200)));
 }
 
 #[tokio::test]

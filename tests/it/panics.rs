@@ -96,7 +96,7 @@ async fn handlers_that_panic() {
         }
         stop.cancel();
     };
-    let serving = server::serve(listener, server::guarded(routes, valve), limits, None, stop.clone());
+    let serving = server::serve(listener, server::guarded(routes, None, valve), limits, None, stop.clone());
     within("the end of the listener", async { tokio::join!(serving, asking) }).await;
 }
 

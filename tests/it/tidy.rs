@@ -47,7 +47,7 @@ const OWNERS: &[(&[&str], &[&str])] = &[
     ),
     (&["memchr"], &["src/server/head.rs"]),
     (&["jsonwebtoken"], &["src/issuers/", "src/outbound/credentials.rs"]),
-    (&["metrics", "metrics_exporter_prometheus", "tracing_subscriber"], &["src/telemetry.rs"]),
+    (&["metrics", "metrics_exporter_prometheus", "tracing_subscriber"], &["src/telemetry"]),
     (&["rustix"], &["src/cli/dumps.rs", "src/server/valve.rs"]),
     // The command line is a client of the gateway; issuers publish their keys.
     (&["reqwest"], &["src/cli/", "src/issuers/keys.rs"]),
