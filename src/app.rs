@@ -3,6 +3,7 @@
 pub mod ledger;
 mod pace;
 pub mod tls;
+pub mod trace;
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use crate::tenants::Tenants;
 /// A running gateway.
 pub struct Gateway {
     telling: TaskTracker,
+    exporting: CancellationToken,
     public: SocketAddr,
     admin: SocketAddr,
     engine: Arc<Engine>,
@@ -56,6 +58,9 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error("{0}")]
     Store(#[from] StoreError),
+    /// Traces cannot be sent.
+    #[error("{0}")]
+    Telemetry(String),
     /// The files of TLS are no good.
     #[error("{count} mistakes in the files of TLS", count = .0.len())]
     Tls(Vec<ConfigError>),
@@ -129,7 +134,8 @@ impl Gateway {
             max_worked_contacts: settings.deletions.max_worked_contacts,
             max_worked_contacts_per_tenant: settings.deletions.max_worked_contacts_per_tenant,
         };
-        let engine = Arc::new(Engine::new(Arc::clone(&ledger), bounds));
+        let (tracer, exporting) = trace::begin(settings, &telling).map_err(StartError::Telemetry)?;
+        let engine = Arc::new(Engine::new(Arc::clone(&ledger), bounds).traced(tracer));
         engine.begin().await?;
         let stopping = CancellationToken::new();
         let keeping_up = stopping.clone();
@@ -174,7 +180,7 @@ impl Gateway {
             listeners.spawn(Arc::clone(tls).watch(stopping.clone()));
         }
         let drain = Duration::from_millis(settings.server.drain_ms);
-        Ok(Self { telling, public, admin, engine, ledger, stopping, listeners, drain, tls })
+        Ok(Self { telling, exporting, public, admin, engine, ledger, stopping, listeners, drain, tls })
     }
 
     /// The public listener's address.
@@ -215,6 +221,7 @@ impl Gateway {
                 tracing::warn!("some calls did not end in time: what became of them is in doubt");
             }
         }
+        self.exporting.cancel();
         self.telling.close();
         let _ = tokio::time::timeout(TELLING, self.telling.wait()).await;
         self.ledger.close().await;

@@ -56,6 +56,14 @@ pub fn instant(ms: u64) -> Option<Instant> {
     start().checked_add(Duration::from_millis(ms))
 }
 
+/// Nanoseconds since 1970-01-01 UTC.
+pub fn unix_ns() -> u64 {
+    match SIMULATED.get() {
+        Some(_) => u64::try_from(unix_ms()).unwrap_or(0).saturating_mul(1_000_000),
+        None => u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(0),
+    }
+}
+
 /// Milliseconds since 1970-01-01 UTC.
 pub fn unix_ms() -> i64 {
     match SIMULATED.get() {

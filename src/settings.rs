@@ -47,6 +47,8 @@ pub struct Settings {
     pub tenants: TenantsSettings,
     /// The way out, and defaults for every connection.
     pub upstream: Upstream,
+    /// Traces.
+    pub telemetry: Telemetry,
     /// The log.
     pub log: Log,
 }
@@ -254,6 +256,28 @@ pub struct Retry {
     pub budget_floor_per_minute: u32,
 }
 
+/// Traces.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    /// Whether upstreams are told the trace and the request id that a caller sent.
+    pub pass_upstream: bool,
+    /// The collector.
+    pub otlp: Otlp,
+}
+
+/// Where traces go.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Otlp {
+    /// The collector's URL; empty if there is none.
+    pub endpoint: String,
+    /// Where the headers for it are, as `NAME=VALUE,NAME=VALUE`.
+    pub headers: SecretRef,
+    /// Of so many deletions, one is traced; at most 1,000,000,000.
+    pub sample_one_in: u64,
+}
+
 /// The log.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -338,6 +362,7 @@ impl Settings {
         }
         self.store.password.below(folder);
         self.store.hash_key.below(folder);
+        self.telemetry.otlp.headers.below(folder);
         self
     }
 }
@@ -430,7 +455,7 @@ const IN_THE_CLEAR: &str =
 const ADMIN_IN_THE_CLEAR: &str = "server.tls.admin = true makes it do TLS with server.tls.certificate; server.behind_tls = true says that something in front of it does";
 
 /// Settings whose lines are not quoted: what is wrong in them may be a secret that stands in the wrong place.
-const HIDDEN: [&str; 4] = ["url", "password", "hash_key", "key"];
+const HIDDEN: [&str; 6] = ["url", "password", "hash_key", "key", "endpoint", "headers"];
 
 /// Said of a connection's setting too.
 pub(crate) const CAP_BELOW_BASE: &str = "must not be less than base_ms";

@@ -5,7 +5,10 @@
 
 mod json;
 mod line;
+mod origin;
+mod otlp;
 mod panics;
+mod trace;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -14,7 +17,6 @@ use std::time::Duration;
 
 use adapters::Outcome;
 use bytes::Bytes;
-use http::HeaderValue;
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
@@ -25,6 +27,11 @@ use crate::clock;
 use crate::engine::Lost;
 use crate::outbound::BreakerState;
 use crate::tenants::Connection;
+
+pub(crate) use self::origin::{Origin, about, request_id, under};
+pub use self::otlp::{Exporter, Queue};
+pub(crate) use self::trace::{Attempt, Trace};
+pub use self::trace::{Onward, Tracer};
 
 static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 /// Since when the oldest deletion waits that is worked here, in milliseconds since 1970-01-01 UTC; 0 if there is none. Its age
@@ -221,20 +228,6 @@ pub(crate) fn running(deletions: usize, oldest_ms: Option<i64>) {
     static KEPT: LazyLock<Gauge> = LazyLock::new(|| gauge!("onedelete_deletions_running"));
     KEPT.set(deletions as f64);
     OLDEST_MS.store(oldest_ms.unwrap_or(0), Ordering::Relaxed);
-}
-
-tokio::task_local! {
-    static REQUEST: HeaderValue;
-}
-
-/// Works on a request under its id: log lines can ask for it.
-pub(crate) fn under<F: Future>(id: HeaderValue, work: F) -> impl Future<Output = F::Output> {
-    REQUEST.scope(id, work)
-}
-
-/// The id of the request that is being worked on here.
-fn request_id() -> Option<String> {
-    REQUEST.try_with(|id| id.to_str().ok().map(str::to_owned)).ok().flatten()
 }
 
 /// What is counted and measured of one kind of request.

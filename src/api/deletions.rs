@@ -20,10 +20,10 @@ use super::problem::{Kind, OutcomeView};
 use super::render::{self, DeletionView, WholeView};
 use super::request::ContactRequest;
 use super::submission::{Intake, Options, Submission};
-use super::{Api, Problem, Told, body, deletion, json, lookup, plan, problem, request, results};
-use crate::clock;
+use super::{Api, Problem, body, deletion, json, lookup, plan, problem, request, results};
 use crate::engine::driver::{Draft, Handle, Whole};
 use crate::store::{Accepted, DeletionId, Part, Summary};
+use crate::{clock, telemetry};
 
 /// RFC 7240.
 const PREFER: HeaderName = HeaderName::from_static("prefer");
@@ -231,7 +231,7 @@ struct Carried {
 
 impl Carried {
     fn mark(&self, mut response: Response) -> Response {
-        response.extensions_mut().insert(Told(self.id));
+        telemetry::about(self.id);
         if self.replayed {
             response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
         }
@@ -317,7 +317,7 @@ async fn carry_out(
     let id = accept.head.id;
     let routes: Result<Vec<_>, String> = connections.iter().map(|connection| api.desk.route(connection)).collect();
     let routes = routes.map_err(|err| {
-        tracing::error!(deletion = %id, error = %err, "no client for an upstream can be made");
+        tracing::error!(deletion = %id, request = telemetry::request_id(), error = %err, "an upstream can have no client");
         Problem::new(&problem::INTERNAL)
     })?;
     // A tenant whose upstreams stall must leave places for requests to the others.
@@ -400,7 +400,7 @@ fn answer_dry_run(
     }
     let submission = intake.finish(0);
     let (summary, pages, calls) = plan::dry_run(submission, parts);
-    crate::telemetry::deletion(&summary.head.tenant, "dry_run");
+    telemetry::deletion(&summary.head.tenant, "dry_run");
     Ok(deletion(StatusCode::OK, &WholeView::dry_run(&summary, &pages, &caller.key.tenant, calls)))
 }
 

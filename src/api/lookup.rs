@@ -91,7 +91,9 @@ pub(super) async fn find(
     let id: DeletionId = path.ok().and_then(|Path(text)| text.parse().ok()).ok_or_else(absent)?;
     let summary = api.engine.read_of(&caller.key.tenant.id, id).await;
     let summary = summary.map_err(|_| Problem::unsaid(&problem::STORE_UNAVAILABLE))?;
-    summary.filter(|summary| may_see(caller, summary)).ok_or_else(absent)
+    let summary = summary.filter(|summary| may_see(caller, summary)).ok_or_else(absent)?;
+    crate::telemetry::about(id);
+    Ok(summary)
 }
 
 /// A deletion that is known to be there.

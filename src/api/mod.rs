@@ -147,10 +147,6 @@ pub fn routes(api: Api) -> Router {
 #[derive(Clone)]
 pub struct Creation(Arc<Api>);
 
-/// Which deletion an answer tells of, for the log: in its extensions.
-#[derive(Debug, Clone, Copy)]
-pub struct Told(pub DeletionId);
-
 impl Creation {
     /// As [`routes`] have it.
     pub fn new(api: Api) -> Self {

@@ -15,6 +15,18 @@ pub(super) struct Serve {
     /// Let a crash leave a core dump, and debuggers attach: both have credentials and identifiers in them
     #[arg(long)]
     core_dumps: bool,
+    /// How lines of the log are written; the default is log.format of the configuration file
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<Format>,
+}
+
+/// How a line of the log is written.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
 }
 
 impl Serve {
@@ -27,16 +39,16 @@ impl Serve {
         let read = tenants::Secrets::Read;
         let tenants =
             tenants::load(&settings.tenants.directory, &settings.upstream, read).map_err(|errors| mistakes(&errors))?;
-        let format = match settings.log.format {
-            LogFormat::Text => telemetry::LogFormat::Text,
-            LogFormat::Json => telemetry::LogFormat::Json,
+        let format = match (self.log_format, settings.log.format) {
+            (Some(Format::Text), _) | (None, LogFormat::Text) => telemetry::LogFormat::Text,
+            (Some(Format::Json), _) | (None, LogFormat::Json) => telemetry::LogFormat::Json,
         };
         telemetry::log(format, &settings.log.filter);
         let (interrupted, mut hung_up) = (interrupted(), HungUp::listen());
         let gateway = Gateway::start(&settings, tenants).await.map_err(|err| match err {
             StartError::Listen { .. } => Failure::Failed(err.to_string()),
             StartError::Tls(errors) => mistakes(&errors),
-            StartError::Store(_) => Failure::Usage(err.to_string()),
+            StartError::Store(_) | StartError::Telemetry(_) => Failure::Usage(err.to_string()),
         })?;
         let notify = Notify::from_environment();
         notify.tell(State::Ready);

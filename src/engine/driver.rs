@@ -11,6 +11,7 @@ mod register;
 mod retention;
 #[cfg(test)]
 mod tests;
+mod told;
 mod work;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ use crate::outbound::Upstream;
 use crate::store::{
     Accept, Accepted, Claim, DeletionId, Filter, Head, Hold, Job, Ledger, Page, PartKey, StoreError, Summary,
 };
+use crate::telemetry::Tracer;
 use crate::tenants::Connection;
 use crate::{clock, telemetry};
 
@@ -50,6 +52,7 @@ pub struct Engine {
     stirred: watch::Sender<()>,
     /// Whether a part may wait in the ledger for room, as far as is known here.
     may_wait: AtomicBool,
+    tracer: Tracer,
 }
 
 /// How much and how long.
@@ -115,7 +118,8 @@ impl Engine {
         let (closing, halt) = (CancellationToken::new(), CancellationToken::new());
         let stirred = watch::Sender::new(());
         let may_wait = AtomicBool::new(true);
-        Self { ledger, bounds, tasks: TaskTracker::new(), register, closing, halt, stirred, may_wait }
+        let tracer = Tracer::default();
+        Self { ledger, bounds, tasks: TaskTracker::new(), register, closing, halt, stirred, may_wait, tracer }
     }
 
     /// Whether a deletion of this size can be taken beside those that are not finished.
@@ -144,6 +148,7 @@ impl Engine {
         let contacts = deletion.contacts();
         count(&deletion.last, &mut draft.settled);
         let open = contacts.saturating_sub(draft.settled.values().sum());
+        self.tracer.begin(deletion.head.id);
         // Before it is accepted: by then, others may have worked it to its end.
         self.register.opened(&tenant, open);
         let hold = deletion.parts() == 1 && self.register.may_start(&tenant, contacts);
@@ -167,6 +172,7 @@ impl Engine {
                 count_settled_here(&draft.settled, &routes);
             } else {
                 engine.register.settled(&tenant, open);
+                engine.tracer.forget(deletion.head.id);
             }
             drop(draft);
             // Nobody may be listening any more; the deletion goes on all the same.
@@ -433,7 +439,8 @@ impl Engine {
         finished: Option<watch::Sender<Option<Arc<Whole>>>>,
     ) {
         let (deletion, tenant, part) = (job.head.id, &*job.head.tenant, job.key.part);
-        let results = match self.work(&job, routes, running).await {
+        let trace = self.tracer.of(job.head.id);
+        let results = match self.work(&job, routes, running, trace.as_ref()).await {
             Ok(results) => results,
             Err(work::Stopped::Store(StoreError::Fenced)) => {
                 tracing::warn!(%deletion, tenant, part, "the part is not held here any more");
@@ -454,15 +461,16 @@ impl Engine {
         self.register.settled(&job.head.tenant, job.part.contacts.len() - job.part.settled.len());
         let Some(finished_ms) = self.close(&job.head).await else { return };
         if job.parts > 1 {
-            return tracing::info!(%deletion, tenant, parts = job.parts, "deletion finished");
+            let trace = trace.and_then(|trace| trace.id());
+            return tracing::info!(%deletion, tenant, trace, parts = job.parts, "deletion finished");
         }
         let cancelled_ms = match running.cancel.is_cancelled() {
             true => self.cancelled_ms(job.head.id).await,
             false => None,
         };
         let whole = work::whole(&job, finished_ms, cancelled_ms, results);
-        let absent = whole.summary.tally.absent;
-        tracing::info!(%deletion, tenant, contacts = whole.page.contacts.len(), absent, "deletion finished");
+        let (absent, trace) = (whole.summary.tally.absent, trace.and_then(|trace| trace.id()));
+        tracing::info!(%deletion, tenant, trace, contacts = whole.page.contacts.len(), absent, "deletion finished");
         finished.inspect(|finished| drop(finished.send_replace(Some(Arc::new(whole)))));
     }
 
@@ -481,6 +489,7 @@ impl Engine {
         // Parts that end at the same time find it closed, each of them.
         if self.register.first_to_close(head.id) {
             telemetry::deletion(&head.tenant, "finished");
+            self.tracer.finished(head, finished_ms);
         }
         Some(finished_ms)
     }

@@ -24,7 +24,7 @@ use super::dial::Dial;
 use super::pace::{Pace, SharedPace};
 use crate::clock;
 use crate::engine::{Lost, Signal};
-use crate::telemetry::CallMetrics;
+use crate::telemetry::{CallMetrics, Onward};
 use crate::tenants::Connection;
 
 /// Calls that a breaker looks back upon.
@@ -73,6 +73,8 @@ pub struct Permit {
     // Dropped first: whoever waits for a place must not find a probe that is over.
     leave: Leave,
     shown: Shown,
+    /// What the upstream is told beside the call.
+    onward: Option<Box<Onward>>,
     _places: [OwnedSemaphorePermit; 3],
 }
 
@@ -195,7 +197,7 @@ impl Upstream {
                 None => self.budget.first_attempt(),
             }
             let leave = Leave { breaker: Arc::clone(&self.breaker), pass };
-            return Ok(Permit { leave, shown, _places: [lane, of_tenant, in_flight] });
+            return Ok(Permit { leave, shown, onward: None, _places: [lane, of_tenant, in_flight] });
         }
     }
 
@@ -232,6 +234,9 @@ impl Upstream {
     pub async fn send(&self, permit: &Permit, call: &Call) -> Result<http::Response<Bytes>, Lost> {
         let mut request = call.request.clone();
         request.headers_mut().insert(self.wallet.header(), permit.shown.value.clone());
+        if let Some(onward) = &permit.onward {
+            onward.put_into(request.headers_mut());
+        }
         let start = Instant::now();
         let reply = self.client.send(request).await;
         self.metrics.ended(&reply, start.elapsed());
@@ -316,6 +321,13 @@ impl Upstream {
 
     fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Permit {
+    /// The same, with something that the upstream is told beside the call.
+    pub(crate) fn telling(self, onward: Option<Box<Onward>>) -> Self {
+        Self { onward, ..self }
     }
 }
 

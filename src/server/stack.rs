@@ -23,12 +23,10 @@ use tower::{Service, ServiceExt};
 use super::door::{Answered, Arrival};
 use super::head::{self, Flaw};
 use super::valve::{Coming, Place, Valve};
-use crate::api::{Creation, Problem, Told, problem};
-use crate::clock;
-use crate::telemetry;
+use crate::api::{Creation, Problem, problem};
+use crate::telemetry::{self, Origin};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
@@ -78,8 +76,7 @@ impl Guarded {
     async fn turn_away(&self, arrival: Arrival) -> Response {
         self.valve.rest().await;
         let mut response = Problem::new(&problem::OVERLOADED).retry_after(1).into_response();
-        let id = request_id(arrival.request.headers());
-        finish(&mut response, id);
+        finish(&mut response, Origin::of(arrival.request.headers()));
         response
     }
 
@@ -90,7 +87,7 @@ impl Guarded {
         let place = Arc::new(place);
         let request = request.map(|body| Body::new(Coming::new(body, Arc::clone(&place))));
         let start = Instant::now();
-        let id = request_id(request.headers());
+        let origin = Origin::of(request.headers());
         let method = known(request.method());
         // A bug in a handler is that request's problem, and says nothing of what was sent. Each way catches its own, so that it
         // is known what was asked for.
@@ -111,16 +108,15 @@ impl Guarded {
             let route = response.extensions_mut().remove::<Named>();
             (NO_ROUTE, route, response)
         };
-        let (route, named, mut response) = telemetry::under(id.clone(), work).await;
+        let ((route, named, mut response), deletion) = telemetry::under(origin.clone(), work).await;
         // Every request is named, timed and counted, those included that were refused.
         let route = named.as_ref().map_or(route, |Named(path)| path.as_str());
         let (status, took) = (response.status().as_u16(), start.elapsed());
         telemetry::request(route, method, status, took);
         let ms = took.as_millis() as u64;
-        let request = id.to_str().unwrap_or_default();
-        let deletion = response.extensions().get::<Told>().map(|Told(id)| tracing::field::display(*id));
-        tracing::info!(request, method, route, status, ms, deletion, "answered");
-        finish(&mut response, id);
+        let (request, trace, deletion) = (origin.id(), origin.trace(), deletion.map(tracing::field::display));
+        tracing::info!(request, trace, deletion, method, route, status, ms, "answered");
+        finish(&mut response, origin);
         drop(place);
         response
     }
@@ -157,7 +153,7 @@ fn hide(headers: &mut HeaderMap, names: &[HeaderName]) {
 }
 
 /// What every answer says, or does not say.
-fn finish(response: &mut Response, id: HeaderValue) {
+fn finish(response: &mut Response, origin: Origin) {
     let headers = response.headers_mut();
     // Answers are nobody's to keep or to guess at.
     if !headers.contains_key(CACHE_CONTROL) {
@@ -166,7 +162,7 @@ fn finish(response: &mut Response, id: HeaderValue) {
     if !headers.contains_key(CONTENT_TYPE_OPTIONS) {
         headers.insert(CONTENT_TYPE_OPTIONS, NOSNIFF);
     }
-    headers.insert(REQUEST_ID, id);
+    origin.tell(headers);
     // Nothing further out prints a secret of an answer.
     hide(headers, &SECRET_OF_ANSWERS);
 }
@@ -183,28 +179,6 @@ fn known(method: &Method) -> &'static str {
         Method::OPTIONS => "OPTIONS",
         _ => "other",
     }
-}
-
-/// The caller's own id of a request, or a new one.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
-    let id = headers.get(REQUEST_ID).filter(|id| is_request_id(id)).cloned();
-    id.unwrap_or_else(new_request_id)
-}
-
-/// By its time, so that those of an hour stand together. Nobody gains anything by guessing one, so no secret chance is needed.
-fn new_request_id() -> HeaderValue {
-    let mut chance = [0; 10];
-    fastrand::fill(&mut chance);
-    let id = uuid::Builder::from_unix_timestamp_millis(clock::unix_ms().unsigned_abs(), &chance).into_uuid();
-    let id = HeaderValue::from_str(id.simple().encode_lower(&mut [0; uuid::fmt::Simple::LENGTH]));
-    // Digits can always be a header's value.
-    id.unwrap_or(HeaderValue::from_static("none"))
-}
-
-/// A caller's own request id is kept if it is harmless in a log line.
-fn is_request_id(value: &HeaderValue) -> bool {
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_.:".contains(b);
-    (1..=128).contains(&value.len()) && value.as_bytes().iter().all(plain)
 }
 
 /// Answers what did not come through the gate. Nothing of it is here but what was wrong with it.

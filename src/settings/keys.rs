@@ -98,6 +98,10 @@ pub(crate) static KEYS: &[Key] = &[
     whole("upstream.retry.cap_ms", 1, 900_000),
     whole("upstream.retry.budget_percent", 0, 100),
     whole("upstream.retry.budget_floor_per_minute", 1, 60_000),
+    Key { path: "telemetry.pass_upstream", kind: Kind::Flag },
+    text("telemetry.otlp.endpoint", is_endpoint),
+    text("telemetry.otlp.headers", SecretRef::check),
+    whole("telemetry.otlp.sample_one_in", 1, 1_000_000_000),
     text("log.format", |format| LogFormat::parse(format).map(drop)),
     text("log.filter", is_something),
 ];
@@ -113,6 +117,18 @@ const fn text(path: &'static str, check: fn(&str) -> Result<(), String>) -> Key 
 fn is_address(text: &str) -> Result<(), String> {
     let wrong = |_| "must be an IP address and a port, such as 127.0.0.1:8080".to_owned();
     text.parse::<SocketAddr>().map(drop).map_err(wrong)
+}
+
+fn is_endpoint(text: &str) -> Result<(), String> {
+    let is_good = |uri: &http::Uri| {
+        let named = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+        named && matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none()
+    };
+    match text.parse() {
+        _ if text.is_empty() => Ok(()),
+        Ok(uri) if is_good(&uri) && !text.contains('#') => Ok(()),
+        _ => Err("must be an http or https URL without credentials or a query, or empty".to_owned()),
+    }
 }
 
 fn is_something(text: &str) -> Result<(), String> {

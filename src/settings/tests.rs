@@ -86,6 +86,10 @@ fn every_key_can_be_set_by_its_variable() {
             "store.lease_s" => "2",
             "retention.keys_s" | "retention.deletions_s" => "700000",
             "tenants.directory" => "/elsewhere",
+            "telemetry.pass_upstream" => "false",
+            "telemetry.otlp.endpoint" => "http://127.0.0.1:4318",
+            "telemetry.otlp.headers" => "env:X",
+            "telemetry.otlp.sample_one_in" => "2",
             "upstream.limits.rate" => "off",
             "upstream.retry.cap_ms" => "501",
             "log.format" => "json",
@@ -306,4 +310,25 @@ fn a_rendered_error_points_at_the_value() {
     // Where no one knows what stands in a line, it is not shown.
     assert_eq!(render("[store]\nurl = hunter2\n"), [""]);
     assert_eq!(render("[server]\npassword = hunter2\n"), [""]);
+}
+
+#[test]
+fn a_collector_has_a_url_without_credentials_and_mistakes_do_not_show_them() {
+    let bad = |text: &str| {
+        let folder = TempDir::new().unwrap();
+        let errors = read(folder.path(), text, &[]).unwrap_err();
+        errors.iter().map(ToString::to_string).collect::<String>()
+    };
+    for good_one in ["", "http://127.0.0.1:4318", "https://collector.example/otlp"] {
+        let settings = good(&format!("[telemetry.otlp]\nendpoint = {good_one:?}"), &[]);
+        assert_eq!(settings.telemetry.otlp.endpoint, good_one);
+    }
+    for wrong in
+        ["https://me:canary@collector.example", "canary", "ftp://canary", "http://x/?key=canary", "http://x/#canary"]
+    {
+        let told = bad(&format!("[telemetry.otlp]\nendpoint = {wrong:?}"));
+        assert!(told.contains("telemetry.otlp.endpoint: must be") && !told.contains("canary"), "{wrong}: {told}");
+    }
+    let told = bad("[telemetry.otlp]\nheaders = \"x-api-key=canary\"");
+    assert!(told.contains("telemetry.otlp.headers: must be") && !told.contains("canary"), "{told}");
 }

@@ -12,7 +12,7 @@ pub(super) fn to_log() {
         let place = panic.location().map(Location::to_string).unwrap_or_default();
         let thread = std::thread::current();
         let thread = thread.name().unwrap_or("unnamed");
-        let (said, request) = (literal(panic.payload()), super::request_id());
+        let (said, request) = (literal(panic.payload()), super::origin::request_id());
         tracing::error!(place, thread, said, request, "panicked: this is a bug");
     }));
 }

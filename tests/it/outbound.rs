@@ -235,7 +235,18 @@ async fn no_cookie_is_kept_and_no_header_tells_of_another_call() {
             let agent = concat!("onedelete/", env!("CARGO_PKG_VERSION"));
             assert_eq!(request.headers["user-agent"], agent, "{dialect}");
             assert_eq!(request.headers["accept-encoding"], "identity", "{dialect}");
-            for absent in ["cookie", "referer", "te", "upgrade", "via", "x-forwarded-for", "forwarded", "traceparent"] {
+            for absent in [
+                "cookie",
+                "referer",
+                "te",
+                "upgrade",
+                "via",
+                "x-forwarded-for",
+                "forwarded",
+                "traceparent",
+                "tracestate",
+                "x-request-id",
+            ] {
                 assert!(!request.headers.contains_key(absent), "{dialect}: {absent}");
             }
         }

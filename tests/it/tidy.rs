@@ -49,8 +49,8 @@ const OWNERS: &[(&[&str], &[&str])] = &[
     (&["jsonwebtoken"], &["src/issuers/", "src/outbound/credentials.rs"]),
     (&["metrics", "metrics_exporter_prometheus", "tracing_subscriber"], &["src/telemetry"]),
     (&["rustix"], &["src/cli/dumps.rs", "src/server/valve.rs"]),
-    // The command line is a client of the gateway; issuers publish their keys.
-    (&["reqwest"], &["src/cli/", "src/issuers/keys.rs"]),
+    // The command line is a client of the gateway; issuers publish their keys; collectors take traces.
+    (&["reqwest"], &["src/cli/", "src/issuers/keys.rs", "src/telemetry/otlp.rs"]),
     (&["rusqlite"], &["src/store/sqlite"]),
     (&["deadpool_postgres", "tokio_postgres"], &["src/store/postgres"]),
     (&["rustls_platform_verifier"], &["src/outbound/dial.rs", "src/store/postgres"]),
@@ -117,12 +117,16 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "engine::Lost",
             "engine::Signal",
             "telemetry::CallMetrics",
+            "telemetry::Onward",
             "tenants::Connection",
             "tenants::CredentialValue",
             "tenants::Credentials",
         ],
     ),
-    ("telemetry", &["clock", "engine::Lost", "outbound::BreakerState", "tenants::Connection"]),
+    (
+        "telemetry",
+        &["clock", "engine::Lost", "outbound::BreakerState", "store::DeletionId", "store::Head", "tenants::Connection"],
+    ),
     ("issuers", &["tenants"]),
     ("tenants", &["address", "settings"]),
     ("address", &[]),

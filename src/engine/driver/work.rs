@@ -11,11 +11,13 @@ use futures_util::future::join_all;
 
 use super::flight::Flight;
 use super::register::Running;
+use super::told::Told;
 use super::{Engine, Route, Routes, Whole};
 use crate::clock;
-use crate::engine::{Backoff, Lost, Policy, Settled, Share, Step, Ticket, settle_without_a_dialect};
+use crate::engine::{Backoff, Lost, Policy, Settled, Share, Signal, Step, Ticket, settle_without_a_dialect};
 use crate::outbound::{Permit, Upstream};
 use crate::store::{DeletionId, Head, Intent, Job, Page, Record, StoreError, Summary, Tally};
+use crate::telemetry::{Attempt, Trace};
 
 /// Why a part stopped before its end.
 #[derive(Debug)]
@@ -35,6 +37,7 @@ impl From<StoreError> for Stopped {
 /// How a call ended, still with what it needs to be told on.
 struct Ended {
     ticket: Ticket,
+    attempt: u32,
     permit: Option<Permit>,
     reply: Result<Result<http::Response<Bytes>, Lost>, Stopped>,
 }
@@ -47,6 +50,7 @@ struct Work<'w> {
     running: &'w Running,
     results: &'w Results,
     deadline_ms: u64,
+    trace: Option<&'w Arc<Trace>>,
 }
 
 /// What is known of a part's contacts so far.
@@ -107,11 +111,12 @@ impl Engine {
         job: &Job,
         routes: &Routes,
         running: &Running,
+        trace: Option<&Arc<Trace>>,
     ) -> Result<Vec<Option<Settled>>, Stopped> {
         let results = Results::of(job);
         let deadline_ms = self.deadline_ms(&job.head);
         let shares = job.head.shares.iter().zip(0..).map(|(name, share)| {
-            let work = Work { engine: self, job, share, running, results: &results, deadline_ms };
+            let work = Work { engine: self, job, share, running, results: &results, deadline_ms, trace };
             let route = routes.get(usize::from(share)).and_then(Option::as_ref);
             async move {
                 match route {
@@ -156,6 +161,8 @@ impl Work<'_> {
         let dialect = Arc::clone(&connection.dialect);
         let mut share = Share::resume(dialect, policy, &fresh, &past, last_ticket, clock::now(), &mut dice);
         drop((fresh, past));
+        let mut traced = self.trace.map(|trace| Arc::clone(trace).share(self.job.head.id, connection));
+        let mut told = Told::new(&self.job.head, &connection.name, self.trace.map(|trace| &**trace));
 
         let mut calls = Flight::new();
         let mut writes = Flight::new();
@@ -175,9 +182,10 @@ impl Work<'_> {
                 match share.poll(clock::now()) {
                     Step::Send(ticket, call) => {
                         let (attempts, in_doubt) = share.attempt(ticket).unwrap_or((1, false));
-                        let slots = call.targets.iter().map(|target| target.slot).collect();
+                        let slots: Vec<_> = call.targets.iter().map(|target| target.slot).collect();
+                        let trace = traced.as_mut().map(|traced| traced.attempt(&slots, attempts));
                         let intent = Intent { key: self.job.key, share: self.share, ticket, attempts, in_doubt, slots };
-                        calls.push(self.call(route, call, intent));
+                        calls.push(self.call(route, call, intent, trace));
                     }
                     Step::Wait(until) => {
                         wake = clock::instant(until);
@@ -195,12 +203,19 @@ impl Work<'_> {
             withhold(upstream, &mut settled);
             if !closed.is_empty() || !settled.is_empty() {
                 self.results.put(&mut settled);
+                for (slot, settled) in &settled {
+                    told.settled(settled);
+                    if let Some(traced) = &mut traced {
+                        traced.settled(*slot, settled.outcome);
+                    }
+                }
                 writes.push(self.write_down(upstream, self.record(closed, settled)));
             }
             if (done || is_halted) && calls.is_empty() {
                 while let Some(written) = writes.next().await {
                     written?;
                 }
+                told.end();
                 return if done { Ok(()) } else { Err(Stopped::Halted) };
             }
             let nap = async {
@@ -214,7 +229,7 @@ impl Work<'_> {
                 Some(written) = writes.next() => written?,
                 Some(ended) = calls.next() => {
                     // Station 7.
-                    let Ended { ticket, permit, reply } = ended;
+                    let Ended { ticket, attempt, permit, reply } = ended;
                     let reply = match reply {
                         // It never left. The share stands as it is, and so does the ledger.
                         Err(Stopped::Halted) => continue,
@@ -224,8 +239,14 @@ impl Work<'_> {
                         Ok(reply) => {
                             let signal = share.on_reply(ticket, &reply, clock::now(), &mut dice);
                             permit.inspect(|permit| upstream.heard(permit, signal));
+                            if signal != Signal::default() {
+                                told.answered_badly(attempt, &reply);
+                            }
                         }
-                        Err(lost) => share.on_lost(ticket, lost, clock::now(), &mut dice),
+                        Err(lost) => {
+                            told.lost(attempt, &lost);
+                            share.on_lost(ticket, lost, clock::now(), &mut dice);
+                        }
                     }
                 }
                 () = &mut cancelled, if !is_cancelled => {}
@@ -276,10 +297,16 @@ impl Work<'_> {
     }
 
     /// One call: leave to go, intent, wire.
-    async fn call(&self, route: &Route, call: Arc<adapters::Call>, intent: Intent) -> Ended {
+    async fn call(
+        &self,
+        route: &Route,
+        call: Arc<adapters::Call>,
+        intent: Intent,
+        mut trace: Option<Attempt>,
+    ) -> Ended {
         let (engine, upstream) = (self.engine, &route.upstream);
         let (ticket, attempt) = (intent.ticket, intent.attempts);
-        let ended = |permit, reply| Ended { ticket, permit, reply };
+        let ended = |permit, reply| Ended { ticket, attempt, permit, reply };
         let stopped = async {
             tokio::select! { biased; () = engine.halt.cancelled() => {}, () = self.running.cancel.cancelled() => {} }
         };
@@ -294,7 +321,7 @@ impl Work<'_> {
         }
         let cancelled = || Err(Lost::NotSent { fault: adapters::Fault::new(FaultCode::Cancelled), again: false });
         let permit = match admitted.filter(|_| !self.running.cancel.is_cancelled()).unwrap_or_else(cancelled) {
-            Ok(permit) => permit,
+            Ok(permit) => permit.telling(trace.as_mut().and_then(Attempt::goes_out)),
             Err(lost) => return ended(None, Ok(Err(lost))),
         };
         if let Err(err) = engine.ledger.intent(intent).await {
@@ -305,6 +332,9 @@ impl Work<'_> {
             return ended(None, Err(err.into()));
         }
         let reply = upstream.send(&permit, &call).await;
+        if let Some(trace) = trace {
+            trace.ended(call.request.method(), &reply);
+        }
         ended(Some(permit), Ok(reply))
     }
 
