@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::pace::LedgerPace;
-use crate::api::{self, Api, BodyLimits, Creation, Entry, Streams};
+use crate::api::{self, Api, BodyLimits, Creation, Entry, HeldAnswers, Streams};
 use crate::arrivals::Arrivals;
 use crate::desk::Desk;
 use crate::engine::driver::{Bounds, Engine, Routes};
@@ -161,6 +161,7 @@ impl Gateway {
             limits: limits(settings),
             streams: Arc::new(Streams::new(settings.deletions.max_streams)),
             answers: Arc::new(Streams::new((settings.server.max_requests_in_flight / 8).max(2))),
+            held: Arc::new(HeldAnswers::new(settings.server.max_held_answer_bytes)),
             stopping: stopping.clone(),
         };
         let (routes, creation) = (api::routes(api.clone()), Creation::new(api));

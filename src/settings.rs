@@ -87,6 +87,8 @@ pub struct Server {
     pub write_timeout_ms: u64,
     /// The slowest reader of an answer in bytes a second, after 2 s; 0 is no limit.
     pub min_answer_bytes_per_s: u64,
+    /// Bytes of large answers that wait for their callers to read them; at most 16 GiB.
+    pub max_held_answer_bytes: usize,
     /// Wrong keys from one address in a minute; 0 is no limit, at most 1,000,000.
     pub max_wrong_keys_per_min: u32,
     /// Requests in flight; at most 100,000.

@@ -77,6 +77,11 @@ pub fn count() {
         describe_histogram!("onedelete_call_seconds", "Duration of calls to upstreams, waits before them left out");
         describe_gauge!("onedelete_breaker_state", "A connection's breaker: 0 closed, 1 half open, 2 open");
         describe_gauge!("onedelete_retries_waiting", "Retries that wait for their connection's retry budget");
+        describe_gauge!("onedelete_calls_waiting", "Calls that wait to go out, by what they wait for");
+        describe_gauge!(
+            "onedelete_held_until_seconds",
+            "Until when an upstream asked to be left alone, in seconds since 1970-01-01 UTC; 0 if it never did"
+        );
         describe_counter!("onedelete_requests_total", "Requests to the public listener, by route and status");
         describe_histogram!("onedelete_request_seconds", "Duration of requests to the public listener");
         describe_gauge!("onedelete_deletions_running", "Deletions that are not finished");
@@ -126,13 +131,40 @@ pub struct CallMetrics {
     seconds: Histogram,
     breaker: Gauge,
     retries_waiting: Gauge,
+    waiting: [Gauge; WaitsFor::ALL.len()],
+    held_until: Gauge,
     ok: Counter,
 }
 
-/// A retry that waits for its connection's budget, as long as this lives.
-pub(crate) struct RetryWaits(Gauge);
+/// What a call waits for before it goes out. A retry that waits for its budget is counted by itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum WaitsFor {
+    /// One of its connection's places.
+    Lane,
+    /// The pace, or the end of a time for which the upstream asked to be left alone.
+    Pace,
+    /// A sign-in.
+    Credential,
+    /// A place that tenants or connections share.
+    Place,
+}
 
-impl Drop for RetryWaits {
+impl WaitsFor {
+    const ALL: [(Self, &'static str); 4] =
+        [(Self::Lane, "lane"), (Self::Pace, "pace"), (Self::Credential, "credential"), (Self::Place, "place")];
+}
+
+/// Something that waits, as long as this lives.
+pub(crate) struct Waits(Gauge);
+
+impl Waits {
+    fn of(gauge: &Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Waits {
     fn drop(&mut self) {
         self.0.decrement(1.0);
     }
@@ -151,6 +183,11 @@ impl CallMetrics {
             seconds: histogram!("onedelete_call_seconds", &labels),
             breaker: gauge!("onedelete_breaker_state", &labels),
             retries_waiting: gauge!("onedelete_retries_waiting", &labels),
+            waiting: WaitsFor::ALL.map(|(_, reason)| {
+                let [tenant, connection, dialect] = labels.clone();
+                gauge!("onedelete_calls_waiting", &[tenant, connection, dialect, ("reason", reason.to_owned())])
+            }),
+            held_until: gauge!("onedelete_held_until_seconds", &labels),
             ok: counter(&labels, "200"),
             outcomes: Default::default(),
             labels,
@@ -169,9 +206,18 @@ impl CallMetrics {
         }
     }
 
-    pub(crate) fn retry_waits(&self) -> RetryWaits {
-        self.retries_waiting.increment(1.0);
-        RetryWaits(self.retries_waiting.clone())
+    pub(crate) fn retry_waits(&self) -> Waits {
+        Waits::of(&self.retries_waiting)
+    }
+
+    /// Counts a call among those that wait for this.
+    pub(crate) fn waits_for(&self, what: WaitsFor) -> Waits {
+        Waits::of(&self.waiting[what as usize])
+    }
+
+    /// The upstream asked to be left alone until then, in seconds since 1970-01-01 UTC.
+    pub(crate) fn held_until(&self, unix_s: u64) {
+        self.held_until.set(unix_s as f64);
     }
 
     /// Counts contacts that were settled.

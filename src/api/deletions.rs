@@ -20,7 +20,7 @@ use super::problem::{Kind, OutcomeView};
 use super::render::{self, DeletionView, WholeView};
 use super::request::ContactRequest;
 use super::submission::{Intake, Options, Submission};
-use super::{Api, Problem, body, deletion, json, lookup, plan, problem, request, results};
+use super::{Api, Problem, body, json, large, lookup, plan, problem, request, results};
 use crate::engine::driver::{Draft, Handle, Whole};
 use crate::store::{Accepted, DeletionId, Part, Summary};
 use crate::{clock, telemetry};
@@ -81,7 +81,7 @@ async fn create_from_json(api: &Api, caller: &Caller, parts: &Parts, content: Bo
     let preferences = Preferences::read(&parts.headers, api.limits.max_wait_s);
     let carried = carry_out(api, submission, draft, preferences.wait).await?;
     let response = match &carried.finished {
-        Some(whole) => answer(caller, whole),
+        Some(whole) => answer(api, caller, whole),
         None => answer_as_it_stands(api, caller, carried.id, &preferences).await,
     };
     Ok(carried.mark(response))
@@ -380,10 +380,9 @@ fn status(summary: &Summary) -> StatusCode {
     }
 }
 
-fn answer(caller: &Caller, whole: &Whole) -> Response {
+fn answer(api: &Api, caller: &Caller, whole: &Whole) -> Response {
     let Whole { summary, page } = whole;
-    let view = WholeView::new(summary, std::slice::from_ref(page), &caller.key.tenant);
-    deletion(status(summary), &view)
+    lookup::with_results(api, caller, status(summary), summary, std::slice::from_ref(page))
 }
 
 fn answer_dry_run(
@@ -401,7 +400,9 @@ fn answer_dry_run(
     let submission = intake.finish(0);
     let (summary, pages, calls) = plan::dry_run(submission, parts);
     telemetry::deletion(&summary.head.tenant, "dry_run");
-    Ok(deletion(StatusCode::OK, &WholeView::dry_run(&summary, &pages, &caller.key.tenant, calls)))
+    let view = WholeView::dry_run(&summary, &pages, &caller.key.tenant, calls);
+    // Nothing was put down, so it is asked for again.
+    large(api, &caller.key.tenant.id, StatusCode::OK, view.to_json()).ok_or_else(overloaded)
 }
 
 /// A deletion as it stands: finished or not, with its results where they fit.
@@ -415,7 +416,7 @@ pub(super) async fn answer_as_it_stands(
     let Ok(summary) = lookup::summary(api, id).await else { return accepted_alone(id) };
     let pages = lookup::pages(api, &summary).await;
     let response = match &pages {
-        Some(pages) => deletion(status(&summary), &WholeView::new(&summary, pages, &caller.key.tenant)),
+        Some(pages) => lookup::with_results(api, caller, status(&summary), &summary, pages),
         None => json(status(&summary), &DeletionView::brief(&summary)),
     };
     preferences.mark(response, &summary)

@@ -11,9 +11,9 @@ use http::{HeaderMap, StatusCode, Uri};
 use serde::Serialize;
 
 use super::auth::Caller;
-use super::deletions::{ASK_AGAIN_S, Preferences, answer_as_it_stands, wait_for};
+use super::deletions::{ASK_AGAIN_S, Preferences, answer_as_it_stands, overloaded, wait_for};
 use super::render::{DeletionView, WholeView};
-use super::{Api, Problem, body, deletion, json, problem};
+use super::{Api, Problem, body, json, large, problem};
 use crate::store::{DeletionId, Filter, Page, Summary};
 use crate::tenants::is_name;
 
@@ -29,11 +29,19 @@ pub(super) async fn read(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
     let summary = find(&api, &caller, path).await?;
-    let view = match &pages(&api, &summary).await {
-        Some(pages) => deletion(StatusCode::OK, &WholeView::new(&summary, pages, &caller.key.tenant)),
-        None => json(StatusCode::OK, &DeletionView::brief(&summary)),
-    };
-    Ok(view)
+    let tenant = &caller.key.tenant;
+    let contacts = summary.contacts as usize;
+    // Before anything is read.
+    if contacts <= api.limits.max_contacts && !api.held.has_room(&tenant.id, contacts) {
+        return Err(overloaded());
+    }
+    match &pages(&api, &summary).await {
+        Some(pages) => {
+            let json = WholeView::new(&summary, pages, tenant).to_json();
+            large(&api, &tenant.id, StatusCode::OK, json).ok_or_else(overloaded)
+        }
+        None => Ok(json(StatusCode::OK, &DeletionView::brief(&summary))),
+    }
 }
 
 /// `GET /v1/deletions`: the tenant's, newest first. A key that may not use all connections sees only what it may.
@@ -52,7 +60,8 @@ pub(super) async fn list(State(api): State<Api>, caller: Caller, uri: Uri) -> Re
     let shown = found.get(..asked).unwrap_or(&found);
     let last = shown.last().filter(|_| found.len() > asked);
     let next_cursor = last.map(|summary| summary.head.id.to_string());
-    Ok(json(StatusCode::OK, &List { deletions: shown.iter().map(DeletionView::brief).collect(), next_cursor }))
+    let list = List { deletions: shown.iter().map(DeletionView::brief).collect(), next_cursor };
+    large(&api, &caller.key.tenant.id, StatusCode::OK, serde_json::to_vec(&list)).ok_or_else(overloaded)
 }
 
 /// `POST /v1/deletions/{deletion}/cancel`: what was not sent is skipped, what is in flight gets its true outcome.
@@ -112,6 +121,21 @@ pub(super) async fn pages(api: &Api, summary: &Summary) -> Option<Vec<Page>> {
         pages.push(api.engine.page(summary.head.id, part).await.ok().flatten()?);
     }
     Some(pages)
+}
+
+/// A deletion with its results; without them where there is no room for so much. For one that was accepted just now: it cannot
+/// be refused any more.
+pub(super) fn with_results(
+    api: &Api,
+    caller: &Caller,
+    status: StatusCode,
+    summary: &Summary,
+    pages: &[Page],
+) -> Response {
+    let tenant = &caller.key.tenant;
+    let whole = || large(api, &tenant.id, status, WholeView::new(summary, pages, tenant).to_json());
+    let has_room = api.held.has_room(&tenant.id, summary.contacts as usize);
+    has_room.then(whole).flatten().unwrap_or_else(|| json(status, &DeletionView::brief(summary)))
 }
 
 /// A deletion is its tenant's, and only for keys that may use all its connections.

@@ -10,6 +10,7 @@ mod events;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod held;
 mod idempotency;
 mod lookup;
 mod plan;
@@ -39,12 +40,12 @@ pub use body::BodyLimits;
 pub(crate) use body::{DRIBLET, HELD_BACK};
 pub use docs::OPENAPI;
 pub use entry::{Entry, Peer};
+pub use held::HeldAnswers;
 pub use problem::Problem;
 
 use crate::desk::Desk;
 use crate::engine::driver::Engine;
 use crate::issuers::Issuers;
-use crate::store::DeletionId;
 use auth::Caller;
 
 /// What every handler needs.
@@ -64,6 +65,8 @@ pub struct Api {
     pub streams: Arc<Streams>,
     /// Places for answers that are written as streams.
     pub answers: Arc<Streams>,
+    /// Room for large answers that are not read yet.
+    pub held: Arc<HeldAnswers>,
     /// Set when the gateway takes no more deletions.
     pub stopping: CancellationToken,
 }
@@ -207,12 +210,13 @@ fn json(status: StatusCode, body: &impl Serialize) -> Response {
     written(status, serde_json::to_vec(body))
 }
 
-/// An answer with a deletion and its results as its body.
-fn deletion(status: StatusCode, view: &render::WholeView<'_>) -> Response {
-    written(status, view.to_json())
+/// An answer with a JSON body that may be large; `None` if there is no room for it until its caller has read it.
+fn large(api: &Api, tenant: &Arc<str>, status: StatusCode, json: serde_json::Result<Vec<u8>>) -> Option<Response> {
+    let held = json.map(|text| api.held.hold(tenant, text));
+    held.transpose().map(|json| written(status, json))
 }
 
-fn written(status: StatusCode, json: serde_json::Result<Vec<u8>>) -> Response {
+fn written(status: StatusCode, json: serde_json::Result<impl IntoResponse>) -> Response {
     match json {
         Ok(text) => {
             let mut response = (status, text).into_response();

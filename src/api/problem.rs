@@ -80,7 +80,7 @@ kinds! {
         "More than `server.max_wrong_keys_per_min` keys from this address were nobody's."
         "Try again after the time in `Retry-After`, with a key that is right. Until then none is looked at.";
     OVERLOADED "overloaded" SERVICE_UNAVAILABLE "The gateway has too much to do."
-        "Too many requests or streams are under way, or too many contacts are not settled yet, of this tenant or of all."
+        "Too many requests or streams are under way, too much that was answered is not read yet, or too many contacts are not settled yet, of this tenant or of all."
         "Try again after the time in `Retry-After`. Nothing was sent.";
     STOPPING "stopping" SERVICE_UNAVAILABLE "The gateway is stopping."
         "The gateway was told to stop and lets only end what it has begun."

@@ -239,6 +239,8 @@ impl Engine {
                     }
                     Ok(None) => break,
                     Err(err) => {
+                        // What waits is not known: the next part that ends is a reason to ask again.
+                        self.may_wait.store(true, Ordering::Relaxed);
                         tracing::error!(error = %err, "the ledger does not hand out what waits in it");
                         again = RARELY;
                         break;

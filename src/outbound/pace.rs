@@ -154,12 +154,14 @@ impl Pace {
         }
     }
 
-    /// The upstream asks to be left alone for so long.
-    pub(super) fn hold(&self, ms: u64) {
-        self.hold_until_ms.fetch_max(clock::ms().saturating_add(ms), Ordering::Relaxed);
+    /// The upstream asks to be left alone for so long. Returns until when it was to be left alone before, in the clock's
+    /// milliseconds.
+    pub(super) fn hold(&self, ms: u64) -> u64 {
+        let before_ms = self.hold_until_ms.fetch_max(clock::ms().saturating_add(ms), Ordering::Relaxed);
         if let Counter::Shared { shared, connection, .. } = &self.counter {
             shared.hold(connection, Duration::from_millis(ms));
         }
+        before_ms
     }
 }
 

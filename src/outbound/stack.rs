@@ -6,7 +6,10 @@
 //! with it.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 
 use adapters::{Call, Fault, FaultCode, Outcome};
 use bytes::Bytes;
@@ -24,11 +27,14 @@ use super::dial::Dial;
 use super::pace::{Pace, SharedPace};
 use crate::clock;
 use crate::engine::{Lost, Signal};
-use crate::telemetry::{CallMetrics, Onward};
+use crate::telemetry::{CallMetrics, Onward, WaitsFor};
 use crate::tenants::Connection;
 
 /// Calls that a breaker looks back upon.
 const BREAKER_WINDOW: usize = 20;
+
+/// Who asked to be left alone for at least so long is named in the log.
+const LONG_HOLD_MS: u64 = 10_000;
 
 /// What holds for the whole process.
 #[derive(Debug, Clone, Copy)]
@@ -176,16 +182,16 @@ impl Upstream {
         };
         self.left_alone()?;
         // Own lanes first: a connection that is busy must not hold places that others could use.
-        let lane = place(&self.lanes).await?;
+        let lane = self.counted(WaitsFor::Lane, place(&self.lanes)).await?;
         self.left_alone()?;
-        let _turn = self.pace.pass().await;
+        let _turn = self.counted(WaitsFor::Pace, self.pace.pass()).await;
         self.left_alone()?;
         loop {
             // Nor must one whose sign-in hangs.
-            let shown = self.wallet.obtain(&self.client).await;
+            let shown = self.counted(WaitsFor::Credential, self.wallet.obtain(&self.client)).await;
             let shown = shown.map_err(|missing| self.signed_out(missing))?;
-            let of_tenant = place(&self.of_tenant).await?;
-            let in_flight = place(&self.in_flight).await?;
+            let of_tenant = self.counted(WaitsFor::Place, place(&self.of_tenant)).await?;
+            let in_flight = self.counted(WaitsFor::Place, place(&self.in_flight)).await?;
             // It can have been refused or renewed while this call waited for its places.
             let Some(shown) = self.wallet.latest(shown) else { continue };
             // Asked at the end, so that a probe is under way as soon as it is allowed.
@@ -199,6 +205,16 @@ impl Upstream {
             let leave = Leave { breaker: Arc::clone(&self.breaker), pass };
             return Ok(Permit { leave, shown, onward: None, _places: [lane, of_tenant, in_flight] });
         }
+    }
+
+    /// Waits for something, and counts the call among those that do. What is there already is not waited for.
+    async fn counted<T>(&self, what: WaitsFor, waiting: impl Future<Output = T>) -> T {
+        let mut waiting = pin!(waiting);
+        if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context))).await {
+            return done;
+        }
+        let _waits = self.metrics.waits_for(what);
+        waiting.await
     }
 
     /// Sends nothing: this answers instead. Without its breaker, it goes on whatever happens.
@@ -259,7 +275,20 @@ impl Upstream {
             self.wallet.accepted(permit.shown.generation);
         }
         if let Some(hold_ms) = signal.hold_ms {
-            self.pace.hold(hold_ms);
+            self.hold(hold_ms);
+        }
+    }
+
+    /// The upstream asks to be left alone. Said once: what is in flight meanwhile is told the same.
+    fn hold(&self, hold_ms: u64) {
+        let (before_ms, now) = (self.pace.hold(hold_ms), clock::now());
+        let seconds = hold_ms.div_ceil(1_000);
+        if before_ms < now.ms.saturating_add(hold_ms) {
+            self.metrics.held_until(now.unix_s.saturating_add(seconds));
+        }
+        if before_ms <= now.ms && hold_ms >= LONG_HOLD_MS {
+            let (tenant, connection) = self.name();
+            tracing::info!(tenant, connection, seconds, "the upstream asks to be left alone");
         }
     }
 

@@ -49,6 +49,7 @@ pub(crate) static KEYS: &[Key] = &[
     whole("server.min_body_bytes_per_s", 0, NO_CEILING),
     whole("server.write_timeout_ms", 1, 600_000),
     whole("server.min_answer_bytes_per_s", 0, NO_CEILING),
+    whole("server.max_held_answer_bytes", 1, 17_179_869_184),
     whole("server.max_wrong_keys_per_min", 0, 1_000_000),
     whole("server.max_requests_in_flight", 1, 100_000),
     whole("server.max_lag_ms", 0, 10_000),

@@ -12,9 +12,10 @@ use std::time::Duration;
 use adapters::DIALECTS;
 use bytes::Bytes;
 use http::{Method, Response};
+use onedelete::mock::Fault;
 use serde_json::json;
 
-use crate::support::{Running, Setup, attempts, id, ids, mock, table, within};
+use crate::support::{Running, Setup, attempts, id, ids, key, mock, send, table, within};
 
 /// What a bare upstream does with one request.
 #[derive(Clone)]
@@ -331,4 +332,50 @@ async fn a_redirected_sign_in_is_not_followed() {
         assert_eq!(trap.accept().map(|(_, from)| from).unwrap_err().kind(), ErrorKind::WouldBlock, "{status}");
         upstream.stop().await;
     }
+}
+
+/// Whoever asks at night why a deletion does not go on finds it in the metrics.
+#[tokio::test]
+async fn what_calls_wait_for_is_told() {
+    let mock = mock("wethod").await;
+    mock.fault(Fault::Throttle(600));
+    let gateway = Setup::new()
+        .mock("waits", "c", &mock, |connection| {
+            table(connection, "limits").insert("max_in_flight".to_owned(), 2.into());
+        })
+        .start()
+        .await;
+    let known = ids("wethod", 4);
+    let first = gateway.post_async("waits", &json!({ "connection": "c", "contacts": known[..1] })).await;
+    within("a call that is turned away", mock.arrived(1)).await;
+    // The metrics are the process's; no other test has a tenant of this name.
+    let value = |page: &str, name: &str, reason: &str| {
+        let of = |line: &&str| line.starts_with(name) && line.contains("\"waits\"") && line.contains(reason);
+        page.lines().find(of).map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+    };
+    let until = async |reasons: [(&str, f64); 2]| {
+        let told = async {
+            loop {
+                let page = gateway.metrics().await;
+                let waiting = |reason: &str| value(&page, "onedelete_calls_waiting", &format!("reason={reason:?}"));
+                if reasons.iter().all(|(reason, calls)| waiting(reason) == *calls) {
+                    return page;
+                }
+            }
+        };
+        within("what calls wait for", told).await
+    };
+    let held = async { while value(&gateway.metrics().await, "onedelete_held_until_seconds", "") == 0.0 {} };
+    within("a hold", held).await;
+    // Two have a place and wait until the upstream may be asked again, and the third waits for a place. The first deletion's
+    // contact is not among them: its time has not come.
+    let second = gateway.post_async("waits", &json!({ "connection": "c", "contacts": known[1..2] })).await;
+    let third = gateway.post_async("waits", &json!({ "connection": "c", "contacts": known[2..] })).await;
+    until([("pace", 2.0), ("lane", 1.0)]).await;
+    for deletion in [&first, &second, &third] {
+        let request = gateway.client.post(gateway.url(&format!("/v1/deletions/{deletion}/cancel")));
+        assert_eq!(send(request.bearer_auth(key("waits"))).await.status, 200);
+    }
+    until([("pace", 0.0), ("lane", 0.0)]).await;
+    gateway.stop().await;
 }

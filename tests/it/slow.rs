@@ -237,3 +237,68 @@ async fn a_stream_that_nobody_reads_is_cut_off_and_its_place_freed() {
     assert!(!rest.ends_with(b"0\r\n\r\n"), "it was sent whole: {} bytes", rest.len());
     gateway.stop().await;
 }
+
+/// Asks for a deletion and reads nothing of the answer but its first byte.
+async fn begun(gateway: &Running, tenant: &str, deletion: &str) -> TcpStream {
+    let mut stream = deaf(gateway).await;
+    let (host, key) = (gateway.public, key(tenant));
+    let request = format!(
+        "GET /v1/deletions/{deletion} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    within("an answer's begin", stream.peek(&mut [0])).await.unwrap();
+    stream
+}
+
+/// Answers that nobody reads are held in memory: so many bytes of them, and no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_read_fills_no_memory() {
+    let lists = mock("talkdesk").await;
+    let gateway = Setup::new()
+        // Room for three of the large answers below, and for one of a tenant's.
+        .set("server.max_held_answer_bytes", 1_200_000)
+        .mock("acme", "lists", &lists, |_| {})
+        .mock("other", "lists", &lists, |_| {})
+        .start()
+        .await;
+    let long = "\u{1f40c}".repeat(128);
+    let request = |count: usize| {
+        let contacts: Vec<_> = ids("talkdesk", count).iter().map(|id| json!({ "id": id, "ref": long })).collect();
+        json!({ "connection": "lists", "contacts": contacts })
+    };
+    let mut large = Vec::new();
+    for tenant in ["acme", "other"] {
+        let deletion = gateway.post_async(tenant, &request(RESULTS)).await;
+        gateway.finished(tenant, &deletion).await;
+        large.push(deletion);
+    }
+    let small = gateway.post_async("acme", &request(3)).await;
+    gateway.finished("acme", &small).await;
+
+    let mut unread = begun(&gateway, "acme", &large[0]).await;
+    let refused = gateway.get("acme", &format!("/v1/deletions/{}", large[0])).await;
+    refused.is_problem(503, "overloaded", "another of one tenant");
+    assert!(refused.headers.contains_key("retry-after"));
+    let asked = gateway.get("acme", &format!("/v1/deletions/{small}")).await;
+    assert_eq!((asked.status, asked.json["results"].as_array().map(Vec::len)), (200, Some(3)), "a small one");
+    let asked = gateway.get("other", &format!("/v1/deletions/{}", large[1])).await;
+    assert_eq!((asked.status, asked.json["results"].as_array().map(Vec::len)), (200, Some(RESULTS)), "another tenant");
+    // What is accepted is carried out and answered, without results.
+    let answer = gateway.post("acme", &request(RESULTS)).await;
+    let id = answer.json["id"].as_str().unwrap();
+    assert_eq!((answer.json["state"].as_str(), &answer.json["results"]), (Some("finished"), &serde_json::Value::Null));
+    assert_eq!(answer.json["results_url"], format!("/v1/deletions/{id}/results"));
+    assert_eq!(answer.json["counts"]["requested"], RESULTS);
+    let mut planned = request(RESULTS);
+    planned["dry_run"] = true.into();
+    gateway.post("acme", &planned).await.is_problem(503, "overloaded", "a dry run");
+
+    // Once it is read, or its reader is gone, there is room again.
+    let mut answer = Vec::new();
+    within("the whole answer", unread.read_to_end(&mut answer)).await.unwrap();
+    assert!(answer.len() > RESULTS * 500, "{} bytes", answer.len());
+    drop(begun(&gateway, "acme", &large[0]).await);
+    let again = async { while gateway.get("acme", &format!("/v1/deletions/{}", large[0])).await.status != 200 {} };
+    within("room for an answer", again).await;
+    gateway.stop().await;
+}

@@ -118,6 +118,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "engine::Signal",
             "telemetry::CallMetrics",
             "telemetry::Onward",
+            "telemetry::WaitsFor",
             "tenants::Connection",
             "tenants::CredentialValue",
             "tenants::Credentials",

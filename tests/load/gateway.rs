@@ -133,6 +133,11 @@ impl Gateway {
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
+    /// How often it has logged this message so far.
+    pub(crate) fn said(&self, message: &str) -> usize {
+        self.lines().iter().filter(|line| line["message"] == message).count()
+    }
+
     /// The messages of its warnings and errors, each with how often it was logged.
     pub(crate) fn complaints(&self) -> Vec<(String, usize)> {
         let mut messages = std::collections::BTreeMap::new();
@@ -162,6 +167,18 @@ impl Gateway {
             }
         }
         counts.iter().map(|(status, count)| format!("{count} {status}")).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What its metrics say of what waits, and why: all gauges that are not 0.
+    pub(crate) async fn waits(&self) -> String {
+        let Ok(mut caller) = Caller::connect([127, 0, 0, 1].into(), self.admin).await else { return String::new() };
+        let request = format!("GET /metrics HTTP/1.1\r\nhost: {}\r\n\r\n", self.admin);
+        let Ok(page) = caller.ask(request.as_bytes()).await else { return String::new() };
+        let page = String::from_utf8_lossy(page.body);
+        let gauges: Vec<_> =
+            page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" gauge")).collect();
+        let shown = |line: &&str| !line.ends_with(" 0") && gauges.iter().any(|gauge| line.starts_with(gauge));
+        page.lines().filter(shown).collect::<Vec<_>>().join("; ")
     }
 
     /// Memory and descriptors now.

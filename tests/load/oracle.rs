@@ -279,7 +279,8 @@ fn falsehood(contact: &Contact, calls: Calls, holds: bool, result: &Value) -> Op
 }
 
 /// Every kind of fault but `partial`, which needs a contact's name: some contacts are held from the start instead. Those that
-/// hold up a connection are rarer.
+/// hold up a connection are rarer, and say for how long: where a vendor's own refusal does not, its dialect leaves the whole
+/// connection alone for the vendor's window, a minute, and then there would be more waiting than work.
 fn some_fault(rng: &mut Rng) -> Fault {
     match rng.u8(..64) {
         0..3 => Fault::CommitThenDrop,
@@ -305,7 +306,10 @@ fn some_fault(rng: &mut Rng) -> Fault {
         51..60 => Fault::Delay(Duration::from_millis(50)),
         60 => Fault::Stall,
         61 => Fault::Hold,
-        62 => Fault::Throttle(1),
+        62 => {
+            let headers = http::HeaderMap::from_iter([(http::header::RETRY_AFTER, 1.into())]);
+            Fault::Reply { status: 429, headers, body: String::new() }
+        }
         _ => Fault::Busy(1),
     }
 }

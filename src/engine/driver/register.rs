@@ -78,8 +78,8 @@ impl Leaving {
 impl Drop for Leaving {
     fn drop(&mut self) {
         self.engine.register.leave(self.key);
-        // Where nothing waits for the room that this one leaves, nobody need look.
-        if self.engine.may_wait.load(Ordering::Relaxed) {
+        // Where nothing waits for the room that this one leaves, nobody need look; but a gateway that closes waits for the last.
+        if self.engine.may_wait.load(Ordering::Relaxed) || self.engine.closing.is_cancelled() {
             self.engine.stir();
         }
         if !self.is_over {

@@ -21,18 +21,24 @@ struct Held {
     claims: AtomicUsize,
     claimed: Notify,
     released: Semaphore,
+    /// So many claims fail first.
+    failing: AtomicUsize,
 }
 
 impl Held {
     fn new(released: usize) -> Arc<Self> {
-        let (claims, claimed) = (AtomicUsize::new(0), Notify::new());
-        Arc::new(Self { inner: Memory::default(), claims, claimed, released: Semaphore::new(released) })
+        let (claims, claimed, failing) = (AtomicUsize::new(0), Notify::new(), AtomicUsize::new(0));
+        Arc::new(Self { inner: Memory::default(), claims, claimed, released: Semaphore::new(released), failing })
     }
 }
 
 impl Ledger for Held {
     fn claim(&self, loads: Arc<Loads>) -> Reply<'_, Option<Job>> {
         Box::pin(async move {
+            let one_less = |left: usize| left.checked_sub(1);
+            if self.failing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+                return Err(StoreError::Broken("a test made it fail".to_owned()));
+            }
             let job = self.inner.claim(loads).await?;
             if job.is_some() {
                 assert!(self.claims.fetch_add(1, Ordering::Relaxed) < 100, "the same is claimed again and again");
@@ -227,5 +233,39 @@ async fn what_is_not_accepted_yet_is_not_renewed_and_what_is_claimed_again_ends_
     leaving.in_order();
     again.in_order();
     assert!(engine.register.keys().is_empty());
+    engine.idle().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_failed_is_tried_again_when_there_is_room() {
+    let ledger = Held::new(1_000);
+    ledger.failing.store(1, Ordering::Relaxed);
+    let engine = engine(&ledger);
+    let (leaving, _) = engine.enter(&empty(&head(), 1, 0, 1), None, Instant::now());
+    while ledger.failing.load(Ordering::Relaxed) > 0 {
+        tokio::task::yield_now().await;
+    }
+    let id = accepted(&ledger).await;
+    let start = Instant::now();
+    leaving.in_order();
+    ledger.claimed.notified().await;
+    assert!(start.elapsed() < RARELY, "it waited for {:?}", start.elapsed());
+    engine.cancel(id).await.unwrap();
+    engine.idle().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_closes_is_told_at_once_of_the_last_part() {
+    let ledger = Held::new(1_000);
+    let engine = engine(&ledger);
+    let (leaving, _) = engine.enter(&empty(&head(), 1, 0, 1), None, Instant::now());
+    // By now it is known that nothing waits in the ledger.
+    while engine.may_wait.load(Ordering::Relaxed) {
+        tokio::task::yield_now().await;
+    }
+    let stirred = engine.stirred.subscribe();
+    engine.close_claims();
+    leaving.in_order();
+    assert!(stirred.has_changed().unwrap(), "whoever keeps the leases would go on until its pause is over");
     engine.idle().await;
 }
