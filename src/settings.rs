@@ -248,6 +248,8 @@ pub struct Timeouts {
 pub struct Retry {
     /// Attempts; from 1 to 20.
     pub max_attempts: u32,
+    /// Seconds for which a contact in doubt is tried, however many attempts that takes; at most 86,400.
+    pub doubt_s: u64,
     /// The first wait in milliseconds, at most; no more than 60,000.
     pub base_ms: u64,
     /// The longest wait of our own in milliseconds; no more than 900,000, no less than `base_ms`.

@@ -15,6 +15,7 @@ use super::Moment;
 use super::backoff::{Backoff, asked_ms};
 use super::doubt::{End, Ruling, Standing, give_up, rule};
 use super::ended::{Ended, in_seconds};
+use super::group::{Due, Group};
 use super::outcome::{Retry, Settled};
 use super::shortcut::{Shortcut, taken};
 
@@ -27,6 +28,9 @@ pub struct Ticket(pub u64);
 pub struct Policy {
     /// Attempts for a contact, at least 1.
     pub max_attempts: u32,
+    /// A contact in doubt that may be sent again is tried for so long, however many attempts that takes; not where one
+    /// attempt is all.
+    pub doubt_ms: u64,
     /// Waits between them.
     pub backoff: Backoff,
     /// When the share gives up what is not in flight, on the scale of [`Moment::ms`].
@@ -124,26 +128,6 @@ pub struct Share {
     given_up: Option<FaultCode>,
 }
 
-#[derive(Debug)]
-struct Group {
-    call: Arc<Call>,
-    attempts: u32,
-    in_doubt: bool,
-    /// A renewed credential has been tried.
-    renewed: bool,
-    /// A call that named these contacts may have left the gateway.
-    sent: bool,
-    last: Option<Fault>,
-}
-
-/// A group and the moment from which it may be sent. Ordered by moment, then by age.
-#[derive(Debug)]
-struct Due {
-    ms: u64,
-    order: u64,
-    group: Group,
-}
-
 impl Share {
     /// Plans a share's contacts; those that the dialect cannot send are settled at once.
     pub fn new(dialect: Arc<dyn Dialect>, policy: Policy, targets: &[Target]) -> Self {
@@ -172,7 +156,9 @@ impl Share {
             let last = group.last.filter(|_| !in_flight).map(Fault::new);
             let last = last.or_else(|| (in_flight || group.in_doubt).then(|| lost.clone()));
             share.begun |= in_flight;
-            for group in share.groups(&group.targets, group.attempts, group.in_doubt, last) {
+            for mut group in share.groups(&group.targets, group.attempts, group.in_doubt, last) {
+                // Since when is not put down.
+                group.doubt_since_ms = (in_flight || group.in_doubt).then_some(now.ms);
                 if in_flight {
                     share.end(group, &Ended::Doubtful(lost.clone()), now, dice);
                 } else {
@@ -218,7 +204,10 @@ impl Share {
         let group = |call| Group {
             call: Arc::new(call),
             attempts,
+            tries: attempts,
             in_doubt,
+            doubt_since_ms: None,
+            refusals: 0,
             renewed: false,
             sent: attempts > 0,
             last: last.clone(),
@@ -243,6 +232,7 @@ impl Share {
             let ticket = Ticket(self.next_ticket);
             self.next_ticket += 1;
             group.attempts += 1;
+            group.tries += 1;
             let call = Arc::clone(&group.call);
             self.flying.insert(ticket, group);
             return Step::Send(ticket, call);
@@ -322,11 +312,17 @@ impl Share {
                     (FaultCode::CredentialUnavailable, Some(refused)) => Fault { wait: fault.wait, ..refused },
                     _ => fault,
                 };
+                if group.in_doubt {
+                    // What never left can neither end the doubt nor add to it.
+                    group.attempts = group.attempts.saturating_sub(1);
+                    self.close(|closed| closed.attempts = group.attempts);
+                }
                 self.end(group, &Ended::NotSent { fault: in_seconds(fault, now), again }, now, dice);
             }
             Lost::CircuitOpen { wait_ms } => {
                 // Nothing was tried, so it is no attempt, and the ledger knows of no call that could have ended.
                 group.attempts = group.attempts.saturating_sub(1);
+                group.tries = group.tries.saturating_sub(1);
                 self.closed.pop();
                 if let Some(why) = self.given_up {
                     self.settle_given_up(&group, why);
@@ -408,7 +404,7 @@ impl Share {
             _ if renew => 0,
             // A little more than asked: clocks differ, and one millisecond early is another refusal.
             Some(asked) => asked + dice.u64(0..=self.policy.backoff.base_ms),
-            None => self.policy.backoff.wait_ms(group.attempts, dice),
+            None => self.policy.backoff.wait_ms(group.tries, dice),
         };
         let can_pass = match ended {
             Ended::Credential(_) => renew,
@@ -416,7 +412,11 @@ impl Share {
             _ => true,
         };
         let in_time = now.ms.saturating_add(wait_ms) < self.policy.deadline_ms;
-        let may_try_again = can_pass && in_time && group.attempts < self.policy.max_attempts && self.given_up.is_none();
+        let open = in_time && self.given_up.is_none();
+        let may_try_again = open && can_pass && group.attempts < self.policy.max_attempts;
+        // A refused credential says nothing of the contact, and somebody may mend it.
+        let can_persist = can_pass || matches!(ended, Ended::Credential(_));
+        let may_persist = open && can_persist && group.may_persist(&self.policy, ended, now);
 
         let mut left_over = Vec::new();
         self.settled.reserve(group.call.targets.len());
@@ -424,7 +424,13 @@ impl Share {
         let mut last = ended.fault().cloned();
         for (position, target) in group.call.targets.iter().enumerate() {
             let replay_safe = self.replay_safe(target);
-            let standing = Standing { in_doubt: group.in_doubt, attempts: group.attempts, replay_safe, may_try_again };
+            let standing = Standing {
+                in_doubt: group.in_doubt,
+                attempts: group.attempts,
+                replay_safe,
+                may_try_again,
+                may_persist,
+            };
             match rule(standing, ended.end(position)) {
                 Ruling::Settle(settled) => {
                     self.settled.push((target.slot, Settled { sent: group.sent, ..settled }));
@@ -448,6 +454,9 @@ impl Share {
         for mut again in self.groups(&left_over, group.attempts, in_doubt, last) {
             again.renewed = group.renewed || renew;
             again.sent = group.sent;
+            again.tries = group.tries;
+            again.doubt_since_ms = group.doubt_since_ms.or(in_doubt.then_some(now.ms));
+            again.refusals = if ended.is_refusal() { group.refusals + 1 } else { 0 };
             self.wait(again, now, wait_ms);
         }
         wait_ms
@@ -473,21 +482,4 @@ pub(crate) fn settle_without_a_dialect(fresh: &[Target], past: &[Past], why: Fau
         group.targets.iter().map(move |target| (target.slot, Settled { sent: true, ..settled.clone() }))
     });
     fresh.chain(past).collect()
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        (self.ms, self.order) == (other.ms, other.order)
-    }
-}
-impl Eq for Due {}
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.ms, self.order).cmp(&(other.ms, other.order))
-    }
 }

@@ -17,8 +17,10 @@ pub(crate) struct Standing {
     pub(crate) attempts: u32,
     /// Whether a delete by this kind of identifier may be repeated.
     pub(crate) replay_safe: bool,
-    /// Whether another attempt is allowed by number and time.
+    /// Whether another attempt is allowed by number and time, as long as it is not in doubt.
     pub(crate) may_try_again: bool,
+    /// The same once it is in doubt.
+    pub(crate) may_persist: bool,
 }
 
 /// What is to be done about a contact.
@@ -57,11 +59,12 @@ pub(crate) fn rule(standing: Standing, end: End<'_>) -> Ruling {
         End::Found(Finding::Fault(fault)) if fault.code.outcome() == Outcome::Unknown => doubtful(standing, fault),
         End::Found(Finding::Fault(fault)) => refused(standing, fault),
         End::TurnedAway(fault) | End::NotSent(fault) => {
-            if standing.may_try_again && passes(fault.code) {
-                Ruling::Again { in_doubt: standing.in_doubt }
-            } else {
-                refused(standing, fault)
-            }
+            let again = match standing.in_doubt {
+                // Even a refusal that never passes says nothing of it, and the next answer may.
+                true => standing.may_persist && standing.replay_safe && !fault.still_there,
+                false => standing.may_try_again && passes(fault.code),
+            };
+            if again { Ruling::Again { in_doubt: standing.in_doubt } } else { refused(standing, fault) }
         }
         End::Doubtful(fault) => doubtful(standing, fault),
     }
@@ -107,7 +110,7 @@ fn doubtful(standing: Standing, fault: &Fault) -> Ruling {
         || (fault.code == FaultCode::UpstreamError && taken(Shortcut::ServerErrorMeansNotApplied));
     // 202: the upstream has it and is at work on it; asking again would not tell more.
     let may_repeat = standing.replay_safe && fault.code != FaultCode::AcceptedUnconfirmed;
-    if standing.may_try_again && may_repeat {
+    if standing.may_persist && may_repeat {
         return Ruling::Again { in_doubt: standing.in_doubt || !not_applied };
     }
     if not_applied && !standing.in_doubt {
@@ -119,7 +122,7 @@ fn doubtful(standing: Standing, fault: &Fault) -> Ruling {
 }
 
 /// Whether what was refused now may pass by itself.
-fn passes(code: FaultCode) -> bool {
+pub(super) fn passes(code: FaultCode) -> bool {
     matches!(
         code,
         FaultCode::ConnectFailed
@@ -159,7 +162,7 @@ mod tests {
     use super::*;
 
     fn standing(in_doubt: bool) -> Standing {
-        Standing { in_doubt, attempts: 1, replay_safe: true, may_try_again: false }
+        Standing { in_doubt, attempts: 1, replay_safe: true, may_try_again: false, may_persist: false }
     }
 
     fn fault(code: FaultCode) -> Fault {
@@ -189,6 +192,21 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_after_doubt_is_asked_again_where_a_repeat_is_safe_and_it_proves_nothing() {
+        let refusal = fault(FaultCode::UpstreamForbidden);
+        let again = Standing { may_persist: true, ..standing(true) };
+        assert_eq!(rule(again, End::TurnedAway(&refusal)), Ruling::Again { in_doubt: true });
+        let unsafe_kind = Standing { replay_safe: false, ..again };
+        assert_eq!(settled(unsafe_kind, End::TurnedAway(&refusal)).0, Outcome::Unknown);
+        assert_eq!(settled(again, End::TurnedAway(&refusal.clone().still_there())).0, Outcome::Rejected);
+        // Of this contact the upstream itself said it.
+        assert_eq!(settled(again, End::Found(&Finding::Fault(refusal.clone()))).0, Outcome::Unknown);
+        // And where nothing is in doubt, it is final.
+        let sure = Standing { may_try_again: true, may_persist: true, ..standing(false) };
+        assert_eq!(settled(sure, End::TurnedAway(&refusal)).0, Outcome::Rejected);
+    }
+
+    #[test]
     fn every_code_has_its_own_outcome_without_doubt() {
         for code in FaultCode::ALL {
             let fault = Fault::new(code);
@@ -203,7 +221,7 @@ mod tests {
     #[test]
     fn an_unsafe_identifier_is_never_repeated_after_doubt() {
         let lost = Fault::new(FaultCode::ConnectionLost);
-        let again = Standing { may_try_again: true, ..standing(false) };
+        let again = Standing { may_try_again: true, may_persist: true, ..standing(false) };
         assert_eq!(rule(again, End::Doubtful(&lost)), Ruling::Again { in_doubt: true });
         let unsafe_kind = Standing { replay_safe: false, ..again };
         let (outcome, absent, _, retry) = settled(unsafe_kind, End::Doubtful(&lost));
@@ -213,7 +231,7 @@ mod tests {
     #[test]
     fn accepted_is_not_sent_again() {
         let accepted = Fault::new(FaultCode::AcceptedUnconfirmed);
-        let again = Standing { may_try_again: true, ..standing(false) };
+        let again = Standing { may_try_again: true, may_persist: true, ..standing(false) };
         assert_eq!(settled(again, End::Doubtful(&accepted)).3, Some(Retry::VerifyFirst));
     }
 

@@ -3,7 +3,7 @@
 use adapters::{Fault, FaultCode, Finding, Wait};
 
 use super::Moment;
-use super::doubt::End;
+use super::doubt::{End, passes};
 
 /// How a call ended, for all its contacts.
 #[derive(Debug)]
@@ -24,6 +24,11 @@ impl Ended {
                 Some(fault)
             }
         }
+    }
+
+    /// Whether the call as a whole was refused, for a reason that does not pass by itself.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::TurnedAway(fault) if !passes(fault.code))
     }
 
     /// What it means for one contact.

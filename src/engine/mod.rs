@@ -8,6 +8,7 @@ mod deletion;
 mod doubt;
 pub mod driver;
 mod ended;
+mod group;
 mod outcome;
 pub(crate) mod shortcut;
 #[cfg(test)]

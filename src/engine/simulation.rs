@@ -87,7 +87,7 @@ fn settings(registration: &Registration) -> Map<String, Value> {
     map
 }
 
-fn open(registration: &Registration, rng: &mut fastrand::Rng) -> Arc<dyn Dialect> {
+pub(super) fn open(registration: &Registration, rng: &mut fastrand::Rng) -> Arc<dyn Dialect> {
     let mut settings = settings(registration);
     for key in ["dialect", "credentials", "allow_http", "allow_private"] {
         settings.remove(key);
@@ -133,7 +133,7 @@ fn token(registration: &Registration, dialect: &dyn Dialect, double: &mut dyn Do
     format!("{}{value}", registration.profile.auth.prefix)
 }
 
-fn identifier(registration: &Registration, kind: IdentifierKind, n: usize) -> Identifier {
+pub(super) fn identifier(registration: &Registration, kind: IdentifierKind, n: usize) -> Identifier {
     let rule = registration.profile.identifiers.iter().find(|rule| rule.kind == kind).unwrap();
     let forms = match kind {
         IdentifierKind::Id => vec![
@@ -227,7 +227,9 @@ fn run(
 fn policy(dice: &mut fastrand::Rng, calm: bool) -> Policy {
     let deadline_ms = if calm { u64::MAX } else { *dice.choice(&[20_000, 60_000, 3_600_000]).unwrap() };
     let max_attempts = if calm { 4 } else { dice.u32(1..=4) };
-    Policy { max_attempts, backoff: Backoff { base_ms: 500, cap_ms: 60_000 }, deadline_ms, renewable: dice.bool() }
+    let doubt_ms = if calm { 600_000 } else { *dice.choice(&[0, 30_000, 600_000]).unwrap() };
+    let backoff = Backoff { base_ms: 500, cap_ms: 60_000 };
+    Policy { max_attempts, doubt_ms, backoff, deadline_ms, renewable: dice.bool() }
 }
 
 impl World {

@@ -437,6 +437,7 @@ mod tests {
             timeouts: Timeouts { connect_ms: 10_000, response_ms: 20_000 },
             retry: RetryPolicy {
                 max_attempts: 4,
+                doubt_s: 600,
                 base_ms: 1,
                 cap_ms: 1,
                 budget_percent: 20,

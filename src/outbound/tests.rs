@@ -65,6 +65,7 @@ pub(crate) fn sample_connection(registration: &'static Registration) -> Connecti
         timeouts: Timeouts { connect_ms: 5_000, response_ms: 30_000 },
         retry: RetryPolicy {
             max_attempts: 4,
+            doubt_s: 600,
             base_ms: 500,
             cap_ms: 60_000,
             budget_percent: 20,

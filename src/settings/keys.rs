@@ -95,6 +95,7 @@ pub(crate) static KEYS: &[Key] = &[
     whole("upstream.timeouts.connect_ms", 1, 60_000),
     whole("upstream.timeouts.response_ms", 1, 600_000),
     whole("upstream.retry.max_attempts", 1, 20),
+    whole("upstream.retry.doubt_s", 0, 86_400),
     whole("upstream.retry.base_ms", 1, 60_000),
     whole("upstream.retry.cap_ms", 1, 900_000),
     whole("upstream.retry.budget_percent", 0, 100),

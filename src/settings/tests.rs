@@ -41,8 +41,14 @@ fn an_empty_file_gives_the_defaults() {
     assert_eq!(settings.store.url, StoreUrl::Sqlite(folder.path().join("onedelete.db")));
     assert_eq!(settings.tenants.directory, folder.path().join("tenants"));
     assert_eq!(settings.upstream.limits.rate, None);
-    let retry =
-        Retry { max_attempts: 4, base_ms: 500, cap_ms: 60_000, budget_percent: 20, budget_floor_per_minute: 10 };
+    let retry = Retry {
+        max_attempts: 4,
+        doubt_s: 600,
+        base_ms: 500,
+        cap_ms: 60_000,
+        budget_percent: 20,
+        budget_floor_per_minute: 10,
+    };
     assert_eq!(settings.upstream.retry, retry);
     assert_eq!(settings.log.format, LogFormat::Text);
 }

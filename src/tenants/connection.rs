@@ -105,6 +105,7 @@ fn policy(table: &Table<'_>, defaults: &Upstream) -> (Option<Rate>, Limits, Time
     let narrow = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let policy = RetryPolicy {
         max_attempts: narrow(whole(&retry, "max_attempts", defaults.retry.max_attempts.into())),
+        doubt_s: whole(&retry, "doubt_s", defaults.retry.doubt_s),
         base_ms: whole(&retry, "base_ms", defaults.retry.base_ms),
         cap_ms: whole(&retry, "cap_ms", defaults.retry.cap_ms),
         budget_percent: narrow(whole(&retry, "budget_percent", defaults.retry.budget_percent.into())),

@@ -93,6 +93,7 @@ const QUOTABLE: &[&str] = &[
     "connect_ms",
     "response_ms",
     "max_attempts",
+    "doubt_s",
     "base_ms",
     "cap_ms",
 ];

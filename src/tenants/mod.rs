@@ -147,6 +147,8 @@ pub struct Timeouts {
 pub struct RetryPolicy {
     /// Attempts, at least 1.
     pub max_attempts: u32,
+    /// Seconds for which a contact in doubt is tried, however many attempts that takes.
+    pub doubt_s: u64,
     /// The first wait is at most so long.
     pub base_ms: u64,
     /// No wait of our own is longer.

@@ -412,13 +412,20 @@ fn limits_come_from_the_connection_then_the_settings_then_the_dialect() {
 
     let own = connection(&format!(
         "{SUPPORT}limits = {{ rate = \"5/s\", max_in_flight = 9, pool_idle_ms = 1, max_response_bytes = 2 }}\n\
-         timeouts = {{ connect_ms = 3, response_ms = 4 }}\nretry = {{ max_attempts = 5, base_ms = 6, cap_ms = 7, budget_percent = 8, budget_floor_per_minute = 9 }}\n"
+         timeouts = {{ connect_ms = 3, response_ms = 4 }}\nretry = {{ max_attempts = 5, doubt_s = 10, base_ms = 6, cap_ms = 7, budget_percent = 8, budget_floor_per_minute = 9 }}\n"
     ));
     let limits =
         Limits { rate: Some(Pace { calls: 5, per_s: 1 }), max_in_flight: 9, pool_idle_ms: 1, max_response_bytes: 2 };
     assert_eq!(own.limits, limits);
     assert_eq!(own.timeouts, Timeouts { connect_ms: 3, response_ms: 4 });
-    let retry = RetryPolicy { max_attempts: 5, base_ms: 6, cap_ms: 7, budget_percent: 8, budget_floor_per_minute: 9 };
+    let retry = RetryPolicy {
+        max_attempts: 5,
+        doubt_s: 10,
+        base_ms: 6,
+        cap_ms: 7,
+        budget_percent: 8,
+        budget_floor_per_minute: 9,
+    };
     assert_eq!(own.retry, retry);
     assert_eq!(connection(&format!("{SUPPORT}limits.rate = \"off\"\n")).limits.rate, None);
 

@@ -2,6 +2,7 @@
 //!
 //! The oracle is the double behind the mock, never the gateway: a contact that is claimed absent is gone, one that is
 //! claimed to be refused, failed or skipped is still there, and of an unknown one nothing is claimed.
+//! Above 500 lines because each fault is one test, and all share what a claim is held against.
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
@@ -250,6 +251,27 @@ async fn a_phone_that_may_be_gone_is_for_somebody_to_verify() {
         }
         claims_are_true(&answer, &contacts, &mock, &format!("{fault:?}"));
         gateway.stop().await;
+    }
+}
+
+/// A refusal by something in between, after an attempt that may have been carried out: the upstream is asked again.
+#[tokio::test]
+async fn a_refusal_that_follows_a_doubt_is_not_the_last_word() {
+    for (first, outcome) in [(Fault::CommitThenDrop, "not_found"), (Fault::DropBeforeCommit, "deleted")] {
+        for registration in DIALECTS.iter().filter(|each| each.profile.id != NO_REASONS) {
+            let dialect = registration.profile.id;
+            let mock = mock(dialect).await;
+            let gateway = Setup::new().mock("acme", "c", &mock, quick).start().await;
+            let known = ids(dialect, 1).remove(0);
+            mock.seed(&id(&known), false);
+            mock.fault(first.clone());
+            mock.fault(Fault::Html(403));
+            let answer = gateway.post("acme", &json!({ "contacts": [known] })).await;
+            claims_are_true(&answer, &[id(&known)], &mock, dialect);
+            let result = &answer.json["results"][0];
+            assert_eq!((answer.outcomes()[0], &result["attempts"]), (outcome, &json!(3)), "{dialect}: {}", answer.text);
+            gateway.stop().await;
+        }
     }
 }
 

@@ -59,7 +59,7 @@ impl Setup {
             server = { listen = "127.0.0.1:0", admin_listen = "127.0.0.1:0", drain_ms = 10000, max_lag_ms = 0 }
             store = { url = "memory:" }
             tenants = { directory = "tenants" }
-            upstream = { retry = { base_ms = 1, cap_ms = 20, budget_percent = 100 } }
+            upstream = { retry = { doubt_s = 0, base_ms = 1, cap_ms = 20, budget_percent = 100 } }
         "#;
         Self { folder: tempfile::tempdir().unwrap(), settings: text.parse().unwrap(), tenants: toml::Table::new() }
     }

@@ -9,6 +9,7 @@ use fastrand::Rng;
 use futures_util::future::join_all;
 use onedelete::clock;
 use onedelete::mock::{Fault, Match, Mock, Rule};
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
@@ -68,10 +69,54 @@ pub(crate) struct Figures {
     pub(crate) unknown_others: usize,
     pub(crate) others: usize,
     pub(crate) repeated: usize,
-    /// Why those that may be sent again are unknown: how the last attempt ended.
+    /// Of the unknown ones that name their contact for good, those that no further attempt could tell.
+    pub(crate) untellable: BTreeMap<Untellable, usize>,
+    /// Why the unknown ones are: whose they are, and how the last attempt ended.
     pub(crate) causes: BTreeMap<String, usize>,
     /// What went wrong, and how often.
     pub(crate) faults: BTreeMap<&'static str, usize>,
+}
+
+/// Why nobody who asks again could tell what became of a contact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Untellable {
+    /// Talkdesk names what it did not delete, and gives no reason: gone by an earlier call, or not to be deleted.
+    NoReason,
+    /// The upstream has it and refuses to delete it, in words that do not prove that it is still there.
+    Refused,
+    /// 202: the upstream has it and is at work on it. By the contract it is not sent again.
+    Accepted,
+    /// The caller had it cancelled while it was in doubt.
+    Cancelled,
+}
+
+impl Figures {
+    /// The unknown ones that name their contact for good, without those that nobody could tell.
+    pub(crate) fn could_be_told(&self) -> usize {
+        self.unknown_ids - self.untellable.values().sum::<usize>()
+    }
+}
+
+impl Untellable {
+    /// What people call it.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::NoReason => "talkdesk gives no reason for what it did not delete",
+            Self::Refused => "refused by an upstream that has it",
+            Self::Accepted => "answered with 202",
+            Self::Cancelled => "may be cancelled",
+        }
+    }
+
+    /// What makes this result, which is unknown, one of them.
+    fn of(dialect: &str, result: &Value, holds: bool, cancelled: bool) -> Option<Self> {
+        match result["error"]["code"].as_str()? {
+            "upstream_unspecified" if dialect == "talkdesk" => Some(Self::NoReason),
+            "upstream_unspecified" | "upstream_forbidden" if holds => Some(Self::Refused),
+            "accepted_unconfirmed" => Some(Self::Accepted),
+            _ => cancelled.then_some(Self::Cancelled),
+        }
+    }
 }
 
 impl std::ops::AddAssign for Figures {
@@ -87,6 +132,9 @@ impl std::ops::AddAssign for Figures {
         self.repeated += other.repeated;
         for (fault, count) in other.faults {
             *self.faults.entry(fault).or_default() += count;
+        }
+        for (why, count) in other.untellable {
+            *self.untellable.entry(why).or_default() += count;
         }
         for (cause, count) in other.causes {
             *self.causes.entry(cause).or_default() += count;
@@ -228,19 +276,23 @@ async fn play(site: &Site, plan: &Plan, rng: &mut Rng, trace: &Arc<Trace>) -> Re
                 let Item::Fresh(contact) = item else { continue };
                 let unknown = usize::from(outcome == "unknown");
                 match contact.replay_safe {
-                    true => {
-                        (figures.ids, figures.unknown_ids) = (figures.ids + 1, figures.unknown_ids + unknown);
-                        if unknown > 0 {
-                            let code = result["error"]["code"].as_str().unwrap_or_default();
-                            let cancelled = if memo.cancelled { ", may be cancelled" } else { "" };
-                            let cause = format!("{code} after {}{cancelled}", result["attempts"]);
-                            *figures.causes.entry(cause).or_default() += 1;
-                        }
-                    }
+                    true => (figures.ids, figures.unknown_ids) = (figures.ids + 1, figures.unknown_ids + unknown),
                     false => {
                         (figures.others, figures.unknown_others) =
                             (figures.others + 1, figures.unknown_others + unknown);
                     }
+                }
+                if unknown > 0 {
+                    let (connection, dialect) = LINKS[contact.link];
+                    let code = result["error"]["code"].as_str().unwrap_or_default();
+                    let why = Untellable::of(dialect, result, world.holds(contact), memo.cancelled)
+                        .filter(|_| contact.replay_safe);
+                    why.inspect(|why| *figures.untellable.entry(*why).or_default() += 1);
+                    let again = if contact.replay_safe { "" } else { " (may not be sent again)" };
+                    let cancelled = if memo.cancelled { ", may be cancelled" } else { "" };
+                    let cause =
+                        format!("{dialect} ({connection}){again}: {code} after {}{cancelled}", result["attempts"]);
+                    *figures.causes.entry(cause).or_default() += 1;
                 }
             }
         });

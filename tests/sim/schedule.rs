@@ -153,7 +153,14 @@ impl Plan {
                 for _ in 0..rng.usize(1..=3) {
                     let by_ms = rng.i64(-7_200_000..7_200_000);
                     let by_ms = if rng.bool() { by_ms } else { by_ms / 1_000 };
-                    self.jumps.push((rng.u64(..self.end_ms), by_ms));
+                    let at_ms = rng.u64(..self.end_ms);
+                    self.jumps.push((at_ms, by_ms));
+                    // A clock that stays wrong is no short fault.
+                    if self.class == Class::Short {
+                        let back_ms = at_ms + self.class.draw(rng);
+                        self.jumps.push((back_ms, -by_ms));
+                        self.end_ms = self.end_ms.max(back_ms);
+                    }
                 }
                 self.jumps.sort_unstable();
             }

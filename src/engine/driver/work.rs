@@ -149,6 +149,7 @@ impl Work<'_> {
         let retry = connection.retry;
         let policy = Policy {
             max_attempts: retry.max_attempts,
+            doubt_ms: retry.doubt_s.saturating_mul(1_000),
             backoff: Backoff { base_ms: retry.base_ms, cap_ms: retry.cap_ms },
             deadline_ms: self.deadline_ms,
             renewable: upstream.renewable(),

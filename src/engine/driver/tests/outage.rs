@@ -106,7 +106,14 @@ fn connection(tenant: &str, lanes: usize, retry: RetryPolicy) -> Arc<Connection>
 
 /// The defaults, with so many attempts.
 fn retry(max_attempts: u32) -> RetryPolicy {
-    RetryPolicy { max_attempts, base_ms: 500, cap_ms: 60_000, budget_percent: 20, budget_floor_per_minute: 10 }
+    RetryPolicy {
+        max_attempts,
+        doubt_s: 600,
+        base_ms: 500,
+        cap_ms: 60_000,
+        budget_percent: 20,
+        budget_floor_per_minute: 10,
+    }
 }
 
 /// The gateway's inside: an engine with a ledger in memory, and an upstream for each tenant.
