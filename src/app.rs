@@ -2,11 +2,13 @@
 
 pub mod ledger;
 mod pace;
+mod reload;
 pub mod tls;
 pub mod trace;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +17,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::pace::LedgerPace;
+use self::reload::{Parts, Reloader};
 use crate::api::{self, Api, BodyLimits, Creation, Entry, HeldAnswers, Streams};
 use crate::arrivals::Arrivals;
 use crate::desk::Desk;
 use crate::engine::driver::{Bounds, Engine, Routes};
 use crate::issuers::Issuers;
+use crate::live::Live;
 use crate::outbound::{Dial, Outbound, Rules, SharedPace};
 use crate::server::tls::Tls;
 use crate::server::{self, ListenerLimits, Valve, ValveRules};
@@ -38,7 +42,7 @@ pub struct Gateway {
     stopping: CancellationToken,
     listeners: TaskTracker,
     drain: Duration,
-    tls: Option<Arc<Tls>>,
+    reloader: Arc<Reloader>,
 }
 
 /// What other gateways are to be told must not hold up the end.
@@ -126,16 +130,9 @@ impl Gateway {
             Some(dial) => outbound.dialled_by(dial),
             None => outbound,
         };
-        let desk = Arc::new(Desk::new(tenants, outbound, waiters_per_tenant));
-        let bounds = Bounds {
-            deadline_ms: settings.deletions.deadline_s.saturating_mul(1_000),
-            max_open_contacts: settings.deletions.max_open_contacts,
-            max_open_contacts_per_tenant: settings.deletions.max_open_contacts_per_tenant,
-            max_worked_contacts: settings.deletions.max_worked_contacts,
-            max_worked_contacts_per_tenant: settings.deletions.max_worked_contacts_per_tenant,
-        };
+        let desk = Arc::new(Desk::new(Arc::clone(&tenants), outbound, waiters_per_tenant));
         let (tracer, exporting) = trace::begin(settings, &telling).map_err(StartError::Telemetry)?;
-        let engine = Arc::new(Engine::new(Arc::clone(&ledger), bounds).traced(tracer));
+        let engine = Arc::new(Engine::new(Arc::clone(&ledger), bounds(settings)).traced(tracer));
         engine.begin().await?;
         let stopping = CancellationToken::new();
         let keeping_up = stopping.clone();
@@ -153,12 +150,24 @@ impl Gateway {
         let retention = ledger::retention(settings);
         engine.tend(move || Arc::clone(&forgetting).forget(retention));
 
+        let issuers = Arc::new(Issuers::new(&tenants));
+        let may = Arc::new(Live::new(Arc::new(limits(settings))));
+        let parts = Parts {
+            desk: Arc::clone(&desk),
+            issuers: Arc::clone(&issuers),
+            engine: Arc::clone(&engine),
+            limits: Arc::clone(&may),
+            tls: tls.clone(),
+        };
+        let reloader = Arc::new(Reloader::new(parts, settings.clone(), &tenants));
+        drop(tenants);
+        let tidying = Arc::clone(&desk);
         let api = Api {
-            issuers: Arc::new(Issuers::new(desk.tenants())),
+            issuers,
             desk,
             entry: Arc::new(Entry::new(settings.server.max_wrong_keys_per_min)),
             engine: Arc::clone(&engine),
-            limits: limits(settings),
+            limits: may,
             streams: Arc::new(Streams::new(settings.deletions.max_streams)),
             answers: Arc::new(Streams::new((settings.server.max_requests_in_flight / 8).max(2))),
             held: Arc::new(HeldAnswers::new(settings.server.max_held_answer_bytes)),
@@ -170,7 +179,7 @@ impl Gateway {
             max_lag_ms: settings.server.max_lag_ms,
         });
         let routes = server::guarded(routes, Some(creation), Arc::clone(&valve));
-        let admin_routes = server::admin_routes(Arc::clone(&engine), stopping.clone());
+        let admin_routes = server::admin_routes(Arc::clone(&engine), stopping.clone(), Arc::new(Arc::clone(&reloader)));
         let listeners = TaskTracker::new();
         let allowed = listener_limits(settings);
         let admin_tls = tls.clone().filter(|_| settings.server.tls.admin);
@@ -180,8 +189,11 @@ impl Gateway {
         if let Some(tls) = &tls {
             listeners.spawn(Arc::clone(tls).watch(stopping.clone()));
         }
+        if settings.upstream.idle_ms > 0 {
+            listeners.spawn(tidying.tidy(Duration::from_millis(settings.upstream.idle_ms), stopping.clone()));
+        }
         let drain = Duration::from_millis(settings.server.drain_ms);
-        Ok(Self { telling, exporting, public, admin, engine, ledger, stopping, listeners, drain, tls })
+        Ok(Self { telling, exporting, public, admin, engine, ledger, stopping, listeners, drain, reloader })
     }
 
     /// The public listener's address.
@@ -194,13 +206,17 @@ impl Gateway {
         self.admin
     }
 
-    /// Reads again what can change while the gateway runs: the files of TLS. What is no good is said in the log, and
-    /// changes nothing.
-    pub async fn reload(&self) {
-        if let Some(tls) = self.tls.clone() {
-            // It says itself in the log what became of it.
-            let _ = tokio::task::spawn_blocking(move || tls.reload()).await;
-        }
+    /// From now on, this is the file that the settings came from: it is looked at again, with the tenants' files, when they change
+    /// and at [`reload`](Self::reload).
+    pub fn follow(&self, file: &Path) {
+        self.reloader.follow(file);
+        self.listeners.spawn(Arc::clone(&self.reloader).watch(self.stopping.clone()));
+    }
+
+    /// Reads again what can change while the gateway runs: the files of settings and tenants, if they are followed, and those of
+    /// TLS. Whether all of it is in use now; what is no good is said in the log, and changes nothing.
+    pub async fn reload(&self) -> bool {
+        Reloader::reload(&self.reloader).await
     }
 
     /// Takes no more deletions, lets what runs come to its end within the time for it, and closes the store. What is
@@ -232,9 +248,19 @@ impl Gateway {
 
 /// The ways out of a deletion's shares. A connection that is no longer configured holds up its own share alone.
 fn routes(desk: &Desk, head: &Head) -> Routes {
-    let tenant = desk.tenants().tenant(&head.tenant);
-    let route = |name: &Arc<str>| desk.route(tenant?.connections.get(name)?).ok();
+    let tenants = desk.tenants();
+    let route = |name: &Arc<str>| desk.route(tenants.connection(&head.tenant, name)?).ok();
     head.shares.iter().map(route).collect()
+}
+
+fn bounds(settings: &Settings) -> Bounds {
+    Bounds {
+        deadline_ms: settings.deletions.deadline_s.saturating_mul(1_000),
+        max_open_contacts: settings.deletions.max_open_contacts,
+        max_open_contacts_per_tenant: settings.deletions.max_open_contacts_per_tenant,
+        max_worked_contacts: settings.deletions.max_worked_contacts,
+        max_worked_contacts_per_tenant: settings.deletions.max_worked_contacts_per_tenant,
+    }
 }
 
 fn limits(settings: &Settings) -> api::Limits {

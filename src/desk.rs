@@ -1,20 +1,32 @@
-//! The desk: which connection a contact goes to, and the connection's runtime side, made when it is first used.
+//! The desk: which tenants there are now, which connection a contact goes to, and the connection's runtime side: made when it is
+//! first used, forgotten when it was not used for long, and given up when the connection is configured otherwise.
+//!
+//! It reads no file, and decides nothing about contacts: whoever works at an upstream that was given up is told so by it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::engine::driver::Route;
+use crate::live::Live;
 use crate::outbound::{Outbound, Upstream};
 use crate::tenants::{Connection, Tenants};
+
+/// No deletion goes on for longer: the ceiling of `deletions.deadline_s`.
+const LONGEST_DELETION_MS: i64 = 2_592_000_000;
 
 /// Tenants and the upstreams of their connections.
 #[derive(Debug)]
 pub struct Desk {
-    tenants: Arc<Tenants>,
+    tenants: Live<Tenants>,
     outbound: Outbound,
-    open: Mutex<HashMap<Name, Arc<Upstream>>>,
+    open: Mutex<HashMap<Name, Opened>>,
+    /// Until when connections led elsewhere, in milliseconds since 1970-01-01 UTC.
+    elsewhere: Mutex<HashMap<Name, i64>>,
     waiters: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
     waiters_per_tenant: usize,
 }
@@ -22,10 +34,39 @@ pub struct Desk {
 /// A tenant's id and a connection's name.
 type Name = (Arc<str>, Arc<str>);
 
+/// An upstream that has been used.
+#[derive(Debug)]
+struct Opened {
+    /// The connection as it is configured now; the upstream may have been opened with an equal one.
+    connection: Arc<Connection>,
+    upstream: Arc<Upstream>,
+    /// Since it was last looked.
+    is_used: bool,
+    /// When it was last seen in use, in the clock's milliseconds.
+    used_ms: u64,
+}
+
+/// Why there is no way to a connection.
+#[derive(Debug, thiserror::Error)]
+pub enum NoWay {
+    /// Meanwhile, it is another dialect's or not configured any more.
+    #[error("the connection is not configured any more")]
+    Gone,
+    /// The machine has no usable TLS set-up.
+    #[error("{0}")]
+    NoClient(String),
+}
+
 impl Desk {
     /// With no upstream opened yet. So many requests of one tenant may wait for their deletions at the same time.
     pub fn new(tenants: Arc<Tenants>, outbound: Outbound, waiters_per_tenant: usize) -> Self {
-        Self { tenants, outbound, open: Mutex::default(), waiters: Mutex::default(), waiters_per_tenant }
+        let (open, elsewhere, waiters) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { tenants: Live::new(tenants), outbound, open, elsewhere, waiters, waiters_per_tenant }
+    }
+
+    /// The tenants as they are now.
+    pub fn tenants(&self) -> Arc<Tenants> {
+        self.tenants.now()
     }
 
     /// The places of a tenant's requests that wait.
@@ -35,29 +76,207 @@ impl Desk {
         Arc::clone(waiters.entry(Arc::clone(tenant)).or_insert_with(places))
     }
 
-    /// The tenants.
-    pub fn tenants(&self) -> &Arc<Tenants> {
-        &self.tenants
-    }
-
-    /// A connection with its upstream. Fails only where the machine has no usable TLS set-up.
-    pub fn route(&self, connection: &Arc<Connection>) -> Result<Route, String> {
+    /// A connection with its upstream, both as they are configured now: whoever asks may have found the connection before it
+    /// was changed.
+    ///
+    /// # Errors
+    /// If there is no connection of this name and dialect any more, or no client can be made.
+    pub fn route(&self, connection: &Arc<Connection>) -> Result<Route, NoWay> {
         let name = (Arc::clone(&connection.tenant), Arc::clone(&connection.name));
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let upstream = match open.get(&name) {
-            Some(upstream) => Arc::clone(upstream),
-            None => {
-                let upstream = Arc::new(self.outbound.open(connection)?);
-                open.insert(name, Arc::clone(&upstream));
-                upstream
-            }
-        };
-        Ok(Route { connection: Arc::clone(connection), upstream })
+        let mut open = self.open();
+        if let Some(opened) = open.get_mut(&name).filter(|opened| Arc::ptr_eq(&opened.connection, connection)) {
+            return Ok(opened.route());
+        }
+        let tenants = self.tenants();
+        let now = tenants.connection(&name.0, &name.1).ok_or(NoWay::Gone)?;
+        if now.registration.profile.id != connection.registration.profile.id {
+            return Err(NoWay::Gone);
+        }
+        if let Some(opened) = open.get_mut(&name) {
+            return Ok(opened.route());
+        }
+        let upstream = self.outbound.open(now).map_err(NoWay::NoClient)?;
+        let upstream = Arc::new(upstream.elsewhere_until(self.elsewhere_until(&name)));
+        let opened = Opened { connection: Arc::clone(now), upstream, is_used: true, used_ms: 0 };
+        Ok(open.entry(name).or_insert(opened).route())
     }
 
     /// The upstream of a connection, if it has been used.
     pub fn opened(&self, connection: &Connection) -> Option<Arc<Upstream>> {
         let name = (Arc::clone(&connection.tenant), Arc::clone(&connection.name));
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&name).cloned()
+        self.open().get(&name).map(|opened| Arc::clone(&opened.upstream))
+    }
+
+    /// From now on, these are the tenants. Upstreams of connections that are as they were stay as they are; the others are given
+    /// up, and made anew with what is still true of them.
+    pub fn replace(&self, tenants: Arc<Tenants>) {
+        let mut open = self.open();
+        self.note_what_leads_elsewhere(&tenants);
+        let mut kept = HashMap::with_capacity(open.len());
+        for (name, opened) in open.drain() {
+            let now = tenants.connection(&name.0, &name.1);
+            let upstream = match now {
+                Some(now) if now.is_same(&opened.connection) => Some(Arc::clone(&opened.upstream)),
+                // Without a client it is made again when it is needed.
+                Some(now) => {
+                    let next = self.outbound.open_after(now, Some(&opened.upstream)).ok();
+                    next.map(|next| Arc::new(next.elsewhere_until(self.elsewhere_until(&name))))
+                }
+                None => None,
+            };
+            let stays = upstream.as_ref().is_some_and(|upstream| Arc::ptr_eq(upstream, &opened.upstream));
+            if !stays {
+                opened.upstream.retire(now.map(|now| &**now));
+            }
+            if let Some((now, upstream)) = now.zip(upstream) {
+                kept.insert(name, Opened { connection: Arc::clone(now), upstream, ..opened });
+            }
+        }
+        *open = kept;
+        self.outbound.keep_tenants(|tenant| tenants.tenant(tenant).is_some());
+        let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        waiters.retain(|tenant, _| tenants.tenant(tenant).is_some());
+        drop(waiters);
+        // Before others may open upstreams again.
+        let before = self.tenants.replace(tenants);
+        drop(open);
+        // It can be large.
+        drop(before);
+    }
+
+    /// What was sent for a deletion may stand in the ledger, and the connection may come back, long after nobody works there.
+    fn note_what_leads_elsewhere(&self, next: &Tenants) {
+        let (before, now_ms) = (self.tenants(), clock::unix_ms());
+        let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        elsewhere.retain(|_, until_ms| now_ms.saturating_sub(*until_ms) < LONGEST_DELETION_MS);
+        for connection in before.iter().flat_map(|tenant| tenant.connections.values()) {
+            let now = next.connection(&connection.tenant, &connection.name);
+            if now.is_none_or(|now| !now.leads_where(connection)) {
+                elsewhere.insert((Arc::clone(&connection.tenant), Arc::clone(&connection.name)), now_ms);
+            }
+        }
+    }
+
+    fn elsewhere_until(&self, name: &Name) -> i64 {
+        let elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        elsewhere.get(name).copied().unwrap_or(i64::MIN)
+    }
+
+    /// Forgets upstreams that nobody used for so long, looking at them a few times in it, until it is told to stop.
+    pub async fn tidy(self: Arc<Self>, idle: Duration, stop: CancellationToken) {
+        let pause = (idle / 4).clamp(Duration::from_secs(1), Duration::from_secs(60));
+        while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+            self.forget_idle(idle);
+        }
+    }
+
+    /// Whatever is used now stays, as does what has still to be remembered: paces, budgets, and that an upstream is being left
+    /// alone. Pauses of sign-ins outlive their upstreams.
+    fn forget_idle(&self, idle: Duration) {
+        let idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+        let now_ms = clock::now().ms;
+        self.open().retain(|_, opened| {
+            if std::mem::take(&mut opened.is_used) || Arc::strong_count(&opened.upstream) > 1 {
+                opened.used_ms = now_ms;
+                return true;
+            }
+            let keep_ms = idle_ms.max(opened.upstream.remembers_for_ms());
+            now_ms.saturating_sub(opened.used_ms) < keep_ms || opened.upstream.is_left_alone()
+        });
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<Name, Opened>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Opened {
+    fn route(&mut self) -> Route {
+        self.is_used = true;
+        Route { connection: Arc::clone(&self.connection), upstream: Arc::clone(&self.upstream) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use adapters::{DIALECTS, Pace};
+
+    use super::*;
+    use crate::outbound::{Rules, sample_connection};
+    use crate::tenants::Tenant;
+
+    /// A tenant "acme" whose connection "c" is so.
+    fn tenants(change: impl FnOnce(&mut Connection)) -> Arc<Tenants> {
+        let mut connection = sample_connection(&DIALECTS[0]);
+        change(&mut connection);
+        let tenant = Tenant {
+            id: "acme".into(),
+            default_connection: None,
+            require_idempotency_key: false,
+            connections: [("c".into(), Arc::new(connection))].into(),
+            token_rules: Vec::new(),
+        };
+        Arc::new(Tenants::new([Arc::new(tenant)], []))
+    }
+
+    fn desk(tenants: &Arc<Tenants>) -> Desk {
+        let rules =
+            Rules { max_in_flight: 4, max_in_flight_per_tenant: 4, breaker_failures: 5, breaker_open_ms: 30_000 };
+        Desk::new(Arc::clone(tenants), Outbound::new(rules), 4)
+    }
+
+    fn connection(tenants: &Tenants) -> &Arc<Connection> {
+        tenants.connection("acme", "c").unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upstream_is_forgotten_when_it_was_idle_for_long_and_never_in_use() {
+        let slow = tenants(|connection| connection.limits.rate = Some(Pace { calls: 2, per_s: 3_600 }));
+        for (tenants, kept_s) in [(tenants(|_| {}), 600), (slow, 3_600)] {
+            let desk = desk(&tenants);
+            let idle = Duration::from_secs(600);
+            let in_use = desk.route(connection(&tenants)).unwrap();
+            for _ in 0..20 {
+                tokio::time::advance(Duration::from_secs(600)).await;
+                desk.forget_idle(idle);
+                assert!(desk.opened(connection(&tenants)).is_some(), "it is in use");
+            }
+            drop(in_use);
+            tokio::time::advance(Duration::from_secs(kept_s - 1)).await;
+            desk.forget_idle(idle);
+            assert!(desk.opened(connection(&tenants)).is_some(), "it is too early");
+            tokio::time::advance(Duration::from_secs(1)).await;
+            desk.forget_idle(idle);
+            assert!(desk.opened(connection(&tenants)).is_none(), "it was idle for {kept_s} s");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upstream_stays_where_its_connection_did_not_change() {
+        let first = tenants(|_| {});
+        let desk = desk(&first);
+        let Route { upstream, .. } = desk.route(connection(&first)).unwrap();
+        let equal = tenants(|_| {});
+        desk.replace(Arc::clone(&equal));
+        assert!(Arc::ptr_eq(&upstream, &desk.opened(connection(&equal)).unwrap()) && !upstream.is_retired());
+        // Whoever asks with the connection as it was gets it as it is.
+        let route = desk.route(connection(&first)).unwrap();
+        assert!(Arc::ptr_eq(&route.connection, connection(&equal)) && Arc::ptr_eq(&route.upstream, &upstream));
+
+        // The same contacts, with other patience: nothing is in doubt for that.
+        let other = tenants(|connection| connection.timeouts.response_ms = 1);
+        desk.replace(Arc::clone(&other));
+        assert!(upstream.is_retired() && !upstream.is_elsewhere());
+        let second = desk.opened(connection(&other)).unwrap();
+        assert!(!Arc::ptr_eq(&second, &upstream) && !second.is_retired());
+
+        desk.replace(tenants(|connection| connection.base_url = "https://other.example".to_owned()));
+        assert!(second.is_elsewhere());
+        let now_ms = clock::unix_ms();
+        let third = desk.opened(connection(&other)).unwrap();
+        assert!(third.is_newer_than(now_ms - 60_000) && !third.is_newer_than(now_ms + 1) && !second.is_newer_than(0));
+        desk.replace(Arc::default());
+        assert!(matches!(desk.route(connection(&other)), Err(NoWay::Gone)));
+        assert_eq!(desk.open().len(), 0);
     }
 }

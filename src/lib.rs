@@ -12,6 +12,7 @@ pub mod clock;
 pub mod desk;
 pub mod engine;
 pub mod issuers;
+pub mod live;
 pub mod mock;
 pub mod outbound;
 pub mod record;

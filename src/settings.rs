@@ -196,6 +196,8 @@ pub struct Retention {
 pub struct TenantsSettings {
     /// The folder that they are in.
     pub directory: PathBuf,
+    /// Milliseconds between two looks at the configuration's files; 0 is never, at most 3,600,000.
+    pub poll_ms: u64,
 }
 
 /// The way out.
@@ -210,6 +212,8 @@ pub struct Upstream {
     pub breaker_failures: u32,
     /// Milliseconds that a breaker stays open before one probe; at most 3,600,000.
     pub breaker_open_ms: u64,
+    /// Milliseconds after which what a connection needs is forgotten that nobody uses; 0 is never, at most 86,400,000.
+    pub idle_ms: u64,
     /// How much may go out at a connection that does not say.
     pub limits: Limits,
     /// How long to wait at a connection that does not say.

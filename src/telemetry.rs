@@ -85,6 +85,11 @@ pub fn count() {
         describe_counter!("onedelete_requests_total", "Requests to the public listener, by route and status");
         describe_histogram!("onedelete_request_seconds", "Duration of requests to the public listener");
         describe_gauge!("onedelete_deletions_running", "Deletions that are not finished");
+        describe_counter!("onedelete_config_reloads_total", "Configurations that were read again: done, refused");
+        describe_gauge!(
+            "onedelete_config_last_good_seconds",
+            "When the configuration in use was read, in seconds since 1970-01-01 UTC"
+        );
         describe_counter!("onedelete_tls_handshakes_total", "Handshakes of callers, by result: done, failed");
         describe_gauge!(
             "onedelete_tls_certificate_expires_seconds",
@@ -293,6 +298,18 @@ pub(crate) fn handshake(is_done: bool) {
 /// Sets when the listeners' certificate ends, in seconds since 1970-01-01 UTC.
 pub(crate) fn certificate_expires(unix_s: i64) {
     gauge!("onedelete_tls_certificate_expires_seconds").set(unix_s as f64);
+}
+
+/// Counts a configuration that was read: one that is in use since this moment, in seconds since 1970-01-01 UTC, or one that was refused.
+pub(crate) fn configured(since_s: Option<i64>) {
+    let result = if since_s.is_some() { "done" } else { "refused" };
+    counter!("onedelete_config_reloads_total", "result" => result).increment(1);
+    since_s.inspect(|since_s| in_use_since(*since_s));
+}
+
+/// Sets since when the configuration is in use, in seconds since 1970-01-01 UTC.
+pub(crate) fn in_use_since(unix_s: i64) {
+    gauge!("onedelete_config_last_good_seconds").set(unix_s as f64);
 }
 
 /// Counts requests that were turned away before it was looked at what they ask for.

@@ -47,7 +47,8 @@ impl Caller {
             return Err(Problem::new(&problem::TOO_MANY_WRONG_KEYS).retry_after(whole_seconds(wait)));
         }
         let key = sha256.and_then(|sha256| {
-            let key = api.desk.tenants().key(&sha256)?;
+            let tenants = api.desk.tenants();
+            let key = tenants.key(&sha256)?;
             // Most keys have no end, and then it is all the same what time it is.
             if key.expires_ms.is_some() && key.has_expired(clock::unix_ms()) {
                 return None;

@@ -1,4 +1,5 @@
 //! `POST /v1/deletions` and the shorthand: a deletion is asked for and waited for a while. How one is looked up is `lookup`'s.
+//! Above 500 lines because both routes take, check, wait and answer alike.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use bytes::BytesMut;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::auth::Caller;
 use super::body::{Lines, Media};
@@ -21,6 +23,7 @@ use super::render::{self, DeletionView, WholeView};
 use super::request::ContactRequest;
 use super::submission::{Intake, Options, Submission};
 use super::{Api, Problem, body, json, large, lookup, plan, problem, request, results};
+use crate::desk::NoWay;
 use crate::engine::driver::{Draft, Handle, Whole};
 use crate::store::{Accepted, DeletionId, Part, Summary};
 use crate::{clock, telemetry};
@@ -45,7 +48,7 @@ pub(super) async fn create(api: &Api, caller: Caller, parts: &Parts, content: Bo
     match body::media(&parts.headers)? {
         Media::Json => create_from_json(api, &caller, parts, content).await,
         Media::Lines => {
-            let mut lines = Lines::new(content, api.limits.body);
+            let mut lines = Lines::new(content, api.limits.now().body);
             let answer = create_from_lines(api, caller, parts, &mut lines).await;
             if answer.is_err() {
                 api.stopping.run_until_cancelled(lines.pour_away()).await;
@@ -57,12 +60,12 @@ pub(super) async fn create(api: &Api, caller: Caller, parts: &Parts, content: Bo
 
 async fn create_from_json(api: &Api, caller: &Caller, parts: &Parts, content: Body) -> Result<Response, Problem> {
     refuse_query(&parts.uri)?;
-    let text = body::read(&parts.headers, content, api.limits.body).await?;
+    let text = body::read(&parts.headers, content, api.limits.now().body).await?;
     let request = request::parse(&text)?;
     drop(text);
     let asked = request.contacts.len();
-    if asked > api.limits.max_contacts {
-        return Err(request::too_many(api.limits.max_contacts));
+    if asked > api.limits.now().max_contacts {
+        return Err(request::too_many(api.limits.now().max_contacts));
     }
     let options = Options { connection: request.connection, reason: request.reason, reference: request.reference };
     if request.dry_run {
@@ -78,7 +81,7 @@ async fn create_from_json(api: &Api, caller: &Caller, parts: &Parts, content: Bo
         intake.add(contact)?;
     }
     let submission = intake.finish(keys_free_before_ms(api));
-    let preferences = Preferences::read(&parts.headers, api.limits.max_wait_s);
+    let preferences = Preferences::read(&parts.headers, api.limits.now().max_wait_s);
     let carried = carry_out(api, submission, draft, preferences.wait).await?;
     let response = match &carried.finished {
         Some(whole) => answer(api, caller, whole),
@@ -96,8 +99,8 @@ async fn create_from_lines(api: &Api, caller: Caller, parts: &Parts, lines: &mut
     if dry_run {
         let mut contacts = Vec::new();
         while let Some(line) = next_line(api, lines, key).await? {
-            if contacts.len() == api.limits.max_contacts {
-                return Err(request::too_many(api.limits.max_contacts));
+            if contacts.len() == api.limits.now().max_contacts {
+                return Err(request::too_many(api.limits.now().max_contacts));
             }
             contacts.push(request::parse_line(&line, contacts.len(), lines.number)?);
         }
@@ -114,8 +117,8 @@ async fn create_from_lines(api: &Api, caller: Caller, parts: &Parts, lines: &mut
     let mut intake = Intake::new(&caller, options, api.engine.hash_key(), key);
     let mut draft = has_room(api, &intake, 1, key)?.then(|| draft(api, &intake));
     while let Some(line) = next_line(api, lines, key).await? {
-        if intake.len() == api.limits.max_contacts_streamed {
-            return Err(request::too_many(api.limits.max_contacts_streamed));
+        if intake.len() == api.limits.now().max_contacts_streamed {
+            return Err(request::too_many(api.limits.now().max_contacts_streamed));
         }
         if let Some(part) = intake.full_part() {
             if !has_room(api, &intake, intake.len(), key)? {
@@ -177,7 +180,7 @@ pub(super) async fn shorthand(
     intake.add(ContactRequest::bare(Arc::from(id)))?;
     let draft = has_room(&api, &intake, 1, key)?.then(|| draft(&api, &intake));
     let submission = intake.finish(keys_free_before_ms(&api));
-    let preferences = Preferences::read(&headers, api.limits.max_wait_s);
+    let preferences = Preferences::read(&headers, api.limits.now().max_wait_s);
     let carried = carry_out(&api, submission, draft, preferences.wait).await?;
     let response = match &carried.finished {
         Some(whole) => answer_one(&caller, whole).unwrap_or_else(IntoResponse::into_response),
@@ -266,7 +269,7 @@ pub(super) fn options(query: &str) -> Result<(Options, bool), Problem> {
 
 /// When a deletion must have been finished for its key to be free again.
 fn keys_free_before_ms(api: &Api) -> i64 {
-    clock::unix_ms().saturating_sub(api.limits.keep_keys_ms)
+    clock::unix_ms().saturating_sub(api.limits.now().keep_keys_ms)
 }
 
 /// What reads a deletion without end has no place for one more.
@@ -315,10 +318,13 @@ async fn carry_out(
 ) -> Result<Carried, Problem> {
     let Submission { accept, connections } = submission;
     let id = accept.head.id;
-    let routes: Result<Vec<_>, String> = connections.iter().map(|connection| api.desk.route(connection)).collect();
-    let routes = routes.map_err(|err| {
-        tracing::error!(deletion = %id, request = telemetry::request_id(), error = %err, "an upstream can have no client");
-        Problem::new(&problem::INTERNAL)
+    let routes: Result<Vec<_>, NoWay> = connections.iter().map(|connection| api.desk.route(connection)).collect();
+    let routes = routes.map_err(|err| match err {
+        NoWay::Gone => Problem::new(&problem::NOT_FOUND),
+        NoWay::NoClient(err) => {
+            tracing::error!(deletion = %id, request = telemetry::request_id(), error = %err, "an upstream can have no client");
+            Problem::new(&problem::INTERNAL)
+        }
     })?;
     // A tenant whose upstreams stall must leave places for requests to the others.
     let waiter = api.desk.waiters(&accept.head.tenant).try_acquire_owned();
@@ -350,9 +356,16 @@ async fn carry_out(
     match (replayed, finished) {
         (Some(id), _) => Ok(Carried { id, finished: wait_for(api, id, wait).await, replayed: true }),
         (None, Some(mut finished)) => {
-            // An error means that the deletion stopped without an end; it is then not finished.
-            let ended = async { finished.wait_for(Option::is_some).await.ok().and_then(|whole| whole.clone()) };
-            let finished = tokio::time::timeout(wait, ended).await.ok().flatten();
+            let until = Instant::now() + wait;
+            let ended = tokio::time::timeout(wait, async {
+                finished.wait_for(Option::is_some).await.ok().and_then(|whole| whole.clone())
+            });
+            let finished = match ended.await {
+                Ok(Some(whole)) => Some(whole),
+                // It stopped without an end: somebody else may go on with it.
+                Ok(None) => wait_for(api, id, until.saturating_duration_since(Instant::now())).await,
+                Err(_) => None,
+            };
             Ok(Carried { id, finished, replayed: false })
         }
         (None, None) => Ok(Carried { id, finished: wait_for(api, id, wait).await, replayed: false }),

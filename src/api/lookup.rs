@@ -32,7 +32,7 @@ pub(super) async fn read(
     let tenant = &caller.key.tenant;
     let contacts = summary.contacts as usize;
     // Before anything is read.
-    if contacts <= api.limits.max_contacts && !api.held.has_room(&tenant.id, contacts) {
+    if contacts <= api.limits.now().max_contacts && !api.held.has_room(&tenant.id, contacts) {
         return Err(overloaded());
     }
     match &pages(&api, &summary).await {
@@ -76,7 +76,7 @@ pub(super) async fn cancel(
         return Err(Problem::invalid("", "body_not_allowed", "this request takes no body"));
     }
     let id = find(&api, &caller, path).await?.head.id;
-    let preferences = Preferences::read(&headers, api.limits.max_wait_s);
+    let preferences = Preferences::read(&headers, api.limits.now().max_wait_s);
     api.engine.cancel(id).await.map_err(|_| Problem::unsaid(&problem::STORE_UNAVAILABLE).retry_after(ASK_AGAIN_S))?;
     // As with a deletion that is waited for, a tenant must leave places for requests to the others.
     let waiter = api.desk.waiters(&caller.key.tenant.id).try_acquire_owned();
@@ -113,7 +113,7 @@ pub(super) async fn summary(api: &Api, id: DeletionId) -> Result<Summary, Proble
 
 /// All of a deletion's results, unless they are too many for one answer.
 pub(super) async fn pages(api: &Api, summary: &Summary) -> Option<Vec<Page>> {
-    if summary.contacts as usize > api.limits.max_contacts {
+    if summary.contacts as usize > api.limits.now().max_contacts {
         return None;
     }
     let mut pages = Vec::new();

@@ -46,6 +46,7 @@ pub use problem::Problem;
 use crate::desk::Desk;
 use crate::engine::driver::Engine;
 use crate::issuers::Issuers;
+use crate::live::Live;
 use auth::Caller;
 
 /// What every handler needs.
@@ -60,7 +61,7 @@ pub struct Api {
     /// What carries deletions out.
     pub engine: Arc<Engine>,
     /// What a request may be.
-    pub limits: Limits,
+    pub limits: Arc<Live<Limits>>,
     /// Places for bodies that are read as streams.
     pub streams: Arc<Streams>,
     /// Places for answers that are written as streams.

@@ -52,6 +52,9 @@ impl Healthcheck {
         let (status, text) = ask(address, &path, until)
             .map_err(|err| Failure::Failed(format!("{address} does not answer: {}", err.kind())))?;
         let line = text.lines().next().unwrap_or_default();
+        // Of what `/readyz` says, one word.
+        let told: Option<serde_json::Value> = serde_json::from_str(line).ok();
+        let line = told.as_ref().and_then(|told| told["status"].as_str()).unwrap_or(line);
         if status == "200" {
             output::data(line);
             return Ok(ExitCode::SUCCESS);

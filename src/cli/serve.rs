@@ -50,6 +50,7 @@ impl Serve {
             StartError::Tls(errors) => mistakes(&errors),
             StartError::Store(_) | StartError::Telemetry(_) => Failure::Usage(err.to_string()),
         })?;
+        gateway.follow(&self.file.config);
         let notify = Notify::from_environment();
         notify.tell(State::Ready);
         let serving = async {

@@ -3,6 +3,7 @@
 //! A share plans its contacts, hands out calls, reads replies under the doubt rule and plans again what is left.
 //! Contacts move in groups that share their number of attempts and their doubt; a group in doubt is sent again
 //! with the same members and never mixed with fresh ones. No I/O, no clock: whoever drives it tells the time.
+//! Above 500 lines because it is one state machine.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -343,6 +344,36 @@ impl Share {
     /// Sends nothing more: what was never sent is skipped, what is in doubt is unknown, what is in flight gets its true outcome.
     pub fn cancel(&mut self) {
         self.give_up(FaultCode::Cancelled);
+    }
+
+    /// Nothing more is sent here, and whoever goes on sends elsewhere: what is in doubt is unknown, since it cannot be asked for
+    /// again. What was not deleted for sure stays open. To be said again after each call that ends.
+    pub fn leave(&mut self) {
+        let waiting = std::mem::take(&mut self.waiting).into_iter().map(|due| due.0.group);
+        for group in waiting.chain(std::mem::take(&mut self.ready)).collect::<Vec<_>>() {
+            if !group.in_doubt {
+                self.ready.push_back(group);
+                continue;
+            }
+            let lost = Fault::new(FaultCode::ConnectionLost);
+            let settled = Settled::unknown(group.last.as_ref().unwrap_or(&lost), group.attempts, Retry::VerifyFirst);
+            self.settle_all(&group, &Settled { sent: true, ..settled });
+        }
+    }
+
+    /// A call that was not sent after all: its contacts stand as they stood, and the ledger knows nothing of it.
+    pub fn take_back(&mut self, ticket: Ticket) {
+        let Some(mut group) = self.flying.remove(&ticket) else { return };
+        group.attempts = group.attempts.saturating_sub(1);
+        match self.given_up {
+            Some(why) => self.settle_given_up(&group, why),
+            None => self.ready.push_front(group),
+        }
+    }
+
+    /// Whether every contact is settled.
+    pub fn is_over(&self) -> bool {
+        self.flying.is_empty() && self.waiting.is_empty() && self.ready.is_empty()
     }
 
     /// The results since the last time this was asked.

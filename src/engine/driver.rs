@@ -4,6 +4,7 @@
 //! into memory now waits in the ledger, and is claimed when there is room for it: always of the tenant with the least work. Where
 //! several gateways share a ledger, each claims what the others do not work, and renews what it works itself. It
 //! decides nothing: in each share, the state machine says what to send.
+//! Above 500 lines because whoever asks the engine for something finds all that it does here.
 
 mod draft;
 mod flight;
@@ -35,13 +36,12 @@ use crate::store::{
     Accept, Accepted, Claim, DeletionId, Filter, Head, Hold, Job, Ledger, Page, PartKey, StoreError, Summary,
 };
 use crate::telemetry::Tracer;
-use crate::tenants::Connection;
+use crate::tenants::{Connection, Tenants};
 use crate::{clock, telemetry};
 
 /// Runs deletions.
 pub struct Engine {
     ledger: Arc<dyn Ledger>,
-    bounds: Bounds,
     tasks: TaskTracker,
     register: Register,
     /// Set when nothing more may be claimed.
@@ -53,6 +53,8 @@ pub struct Engine {
     /// Whether a part may wait in the ledger for room, as far as is known here.
     may_wait: AtomicBool,
     tracer: Tracer,
+    /// The tenants since they were last replaced; `None` until they are.
+    tenants: watch::Sender<Option<Arc<Tenants>>>,
 }
 
 /// How much and how long.
@@ -118,8 +120,29 @@ impl Engine {
         let (closing, halt) = (CancellationToken::new(), CancellationToken::new());
         let stirred = watch::Sender::new(());
         let may_wait = AtomicBool::new(true);
-        let tracer = Tracer::default();
-        Self { ledger, bounds, tasks: TaskTracker::new(), register, closing, halt, stirred, may_wait, tracer }
+        let (tracer, tenants) = (Tracer::default(), watch::Sender::new(None));
+        Self { ledger, tasks: TaskTracker::new(), register, closing, halt, stirred, may_wait, tracer, tenants }
+    }
+
+    /// From now on, these are the tenants and bounds. Work at upstreams that were given up is taken up anew by itself, as is
+    /// work that waits for a connection that is there now.
+    pub fn reconfigure(&self, tenants: Arc<Tenants>, bounds: Bounds) {
+        self.register.set_bounds(bounds);
+        self.tenants.send_replace(Some(tenants));
+        // There may be room now.
+        self.stir();
+    }
+
+    /// Waits until tenants were put in place that have this connection.
+    async fn configured(&self, tenant: &str, connection: &str) {
+        let has = |tenants: &Option<Arc<Tenants>>| {
+            tenants.as_ref().is_some_and(|tenants| tenants.connection(tenant, connection).is_some())
+        };
+        if self.tenants.subscribe().wait_for(has).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        // Where no client can be made for it, it is not asked for all the time.
+        tokio::time::sleep(BEGIN_AGAIN).await;
     }
 
     /// Whether a deletion of this size can be taken beside those that are not finished.
@@ -453,6 +476,14 @@ impl Engine {
             Err(work::Stopped::Store(err)) => {
                 tracing::error!(%deletion, tenant, part, error = %err, "the deletion stops here: what it learnt could not be put down");
                 return;
+            }
+            Err(work::Stopped::Moved(settled)) => {
+                tracing::info!(%deletion, tenant, part, "a connection is configured otherwise now: what is left is taken up anew");
+                self.register.settled(&job.head.tenant, settled);
+                if let Err(err) = self.ledger.release(job.key).await {
+                    tracing::error!(%deletion, tenant, part, error = %err, "the part could not be given back");
+                }
+                return self.may_wait.store(true, Ordering::Relaxed);
             }
             Err(work::Stopped::Halted) => {
                 tracing::info!(%deletion, tenant, part, "not finished: what is left stands in the ledger");

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use self::keys::KeySet;
+use crate::live::Live;
 use crate::tenants::{Access, Key, Tenant, Tenants, TokenRule};
 
 /// Seconds by which clocks may differ.
@@ -21,14 +22,14 @@ const LEEWAY_S: u64 = 60;
 
 /// All who sign tokens that count.
 #[derive(Debug)]
-pub struct Issuers(Vec<Issuer>);
+pub struct Issuers(Live<Vec<Issuer>>);
 
 #[derive(Debug)]
 struct Issuer {
     tenant: Arc<Tenant>,
     rule: TokenRule,
     validation: Validation,
-    keys: KeySet,
+    keys: Arc<KeySet>,
     /// In the place of a key's hash: what a rate is counted by.
     id: [u8; 32],
 }
@@ -40,13 +41,23 @@ struct Claims(BTreeMap<String, Value>);
 impl Issuers {
     /// Those that the tenants' files name.
     pub fn new(tenants: &Tenants) -> Self {
+        Self(Live::new(Arc::new(Self::read(tenants, &[]))))
+    }
+
+    /// From now on, these are the tenants. Keys that were got for a rule that stays are kept.
+    pub fn replace(&self, tenants: &Tenants) {
+        let issuers = Self::read(tenants, &self.0.now());
+        self.0.replace(Arc::new(issuers));
+    }
+
+    fn read(tenants: &Tenants, before: &[Issuer]) -> Vec<Issuer> {
         let rules = tenants.iter().flat_map(|tenant| tenant.token_rules.iter().map(move |rule| (tenant, rule)));
-        Self(rules.map(|(tenant, rule)| Issuer::new(Arc::clone(tenant), rule.clone())).collect())
+        rules.map(|(tenant, rule)| Issuer::new(Arc::clone(tenant), rule.clone(), before)).collect()
     }
 
     /// Whether any token can count.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.now().is_empty()
     }
 
     /// What a token stands for; `None`, if it does not count.
@@ -59,7 +70,7 @@ impl Issuers {
         let Claims(unproven) = jsonwebtoken::dangerous::insecure_decode_claims(token).ok()?;
         let named = unproven.get("iss")?.as_str()?;
         let mut found = None;
-        for issuer in self.0.iter().filter(|issuer| issuer.rule.issuer == named) {
+        for issuer in self.0.now().iter().filter(|issuer| issuer.rule.issuer == named) {
             if let Some(key) = issuer.key(token, header.alg, header.kid.as_deref()).await
                 && found.replace(key).is_some()
             {
@@ -71,7 +82,7 @@ impl Issuers {
 }
 
 impl Issuer {
-    fn new(tenant: Arc<Tenant>, rule: TokenRule) -> Self {
+    fn new(tenant: Arc<Tenant>, rule: TokenRule, before: &[Self]) -> Self {
         let mut validation = Validation::new(Algorithm::RS256);
         validation.algorithms = rule.algorithms.iter().filter_map(|name| Algorithm::from_str(name).ok()).collect();
         validation.leeway = LEEWAY_S;
@@ -82,7 +93,9 @@ impl Issuer {
         let name = format!("{}\0{}", tenant.id, rule.name);
         let mut id = [0; 32];
         id.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, name.as_bytes()).as_ref());
-        let keys = KeySet::new(&rule.keys);
+        // What was got for the same rule need not be got again.
+        let kept = before.iter().find(|issuer| issuer.id == id && issuer.rule.keys.is_same(&rule.keys));
+        let keys = kept.map_or_else(|| Arc::new(KeySet::new(&rule.keys)), |issuer| Arc::clone(&issuer.keys));
         Self { tenant, rule, validation, keys, id }
     }
 

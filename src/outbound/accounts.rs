@@ -2,26 +2,30 @@
 //! different accounts take turns, since the device locks everybody out together.
 //!
 //! The account is the whole request that a sign-in would send, secret included: whoever does not have the same secret shares
-//! nothing but the turn. It asks nobody for a token, and keeps nothing of accounts that no connection has any more.
+//! nothing but the turn. Elsewhere, an account is one connection's alone. It asks nobody for a token, and keeps nothing of accounts
+//! that no connection has any more, unless nobody may sign in there for a while.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use adapters::{Account, Dialect};
 use bytes::Bytes;
 use http::Request;
 
 use super::credentials::State;
-use crate::tenants::Credentials;
+use crate::clock;
+use crate::tenants::{Connection, Credentials};
 
-/// Accounts at devices, for a whole process.
+/// Accounts that connections sign in with, for a whole process.
 #[derive(Default)]
 pub(super) struct Accounts(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
-    accounts: HashMap<Fingerprint, Weak<SignInState>>,
-    devices: HashMap<Place, Weak<Device>>,
+    accounts: HashMap<Fingerprint, Arc<SignInState>>,
+    devices: HashMap<Place, Arc<Device>>,
+    /// With so many accounts, it is looked for those that nobody has any more.
+    sweep_at: usize,
 }
 
 /// SHA-256 of all that a sign-in sends.
@@ -50,22 +54,41 @@ pub(super) struct Device {
 }
 
 impl Accounts {
-    /// What is known of the sign-in of a connection with these credentials.
-    pub(super) fn of(&self, dialect: &dyn Dialect, credentials: &Credentials) -> Arc<SignInState> {
+    /// What is known of the sign-in of a connection.
+    pub(super) fn of(&self, connection: &Connection) -> Arc<SignInState> {
+        let (dialect, credentials) = (&*connection.dialect, &connection.credentials);
         let at_device = dialect.sign_in().is_some_and(|sign_in| sign_in.is_a_device());
-        let Some(request) = request(dialect, credentials).filter(|_| at_device) else { return Arc::default() };
-        let (fingerprint, place) = (fingerprint(dialect.profile().id, &request), place(&request));
+        let Some(request) = request(dialect, credentials) else { return Arc::default() };
+        let own = (!at_device).then_some((&*connection.tenant, &*connection.name));
+        let fingerprint = fingerprint(dialect.profile().id, own, &request);
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.accounts.retain(|_, account| account.strong_count() > 0);
-        known.devices.retain(|_, device| device.strong_count() > 0);
-        if let Some(account) = known.accounts.get(&fingerprint).and_then(Weak::upgrade) {
-            return account;
+        known.sweep(clock::now().ms);
+        if let Some(account) = known.accounts.get(&fingerprint) {
+            return Arc::clone(account);
         }
-        let device = known.devices.get(&place).and_then(Weak::upgrade).unwrap_or_default();
-        known.devices.insert(place, Arc::downgrade(&device));
-        let account = Arc::new(SignInState { device: Some(device), ..SignInState::default() });
-        known.accounts.insert(fingerprint, Arc::downgrade(&account));
+        let device = at_device.then(|| Arc::clone(known.devices.entry(place(&request)).or_default()));
+        let account = Arc::new(SignInState { device, ..SignInState::default() });
+        known.accounts.insert(fingerprint, Arc::clone(&account));
         account
+    }
+}
+
+impl Known {
+    /// Forgets what nobody has any more, as soon as it may have become much: only what is still to be waited for stays.
+    fn sweep(&mut self, now_ms: u64) {
+        if self.accounts.len() < self.sweep_at {
+            return;
+        }
+        self.accounts.retain(|_, account| Arc::strong_count(account) > 1 || account.is_resting(now_ms));
+        self.devices.retain(|_, device| Arc::strong_count(device) > 1 || device.locked_for(now_ms).is_some());
+        self.sweep_at = self.accounts.len() * 2;
+    }
+}
+
+impl SignInState {
+    /// Whether something is known that must not be forgotten, or it would be signed in too early.
+    fn is_resting(&self, now_ms: u64) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).is_resting(now_ms)
     }
 }
 
@@ -90,13 +113,17 @@ pub(super) fn request(dialect: &dyn Dialect, credentials: &Credentials) -> Optio
     dialect.sign_in()?.request(&Account(&members?)).ok()
 }
 
-fn fingerprint(dialect: &str, request: &Request<Bytes>) -> Fingerprint {
+fn fingerprint(dialect: &str, own: Option<(&str, &str)>, request: &Request<Bytes>) -> Fingerprint {
     let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
     let mut add = |bytes: &[u8]| {
         digest.update(&(bytes.len() as u64).to_be_bytes());
         digest.update(bytes);
     };
     add(dialect.as_bytes());
+    if let Some((tenant, connection)) = own {
+        add(tenant.as_bytes());
+        add(connection.as_bytes());
+    }
     add(request.method().as_str().as_bytes());
     add(request.uri().to_string().as_bytes());
     for (name, value) in request.headers() {
@@ -138,8 +165,11 @@ mod tests {
         found[0]
     }
 
-    fn dialect(base_url: &str) -> Box<dyn Dialect> {
-        (device().open)(json!({ "base_url": base_url })).unwrap()
+    fn connection(base_url: &str, secret: &str) -> Connection {
+        let mut connection = crate::outbound::sample_connection(device());
+        connection.dialect = (device().open)(json!({ "base_url": base_url })).unwrap().into();
+        connection.credentials = credentials(secret);
+        connection
     }
 
     /// Credentials for the dialect's sign-in: each member of its form with this in it.
@@ -156,7 +186,7 @@ mod tests {
     #[test]
     fn an_account_is_shared_by_those_who_have_its_secret_and_a_device_by_all() {
         let accounts = Accounts::default();
-        let of = |base_url: &str, secret: &str| accounts.of(&*dialect(base_url), &credentials(secret));
+        let of = |base_url: &str, secret: &str| accounts.of(&connection(base_url, secret));
         let device_of = |account: &Arc<SignInState>| Arc::clone(account.device.as_ref().unwrap());
         let first = of("http://192.0.2.10/api/v0", "a");
         assert!(Arc::ptr_eq(&first, &of("http://192.0.2.10/api/v0", "a")));
@@ -172,10 +202,17 @@ mod tests {
         }
         // What nobody has any more is not kept.
         drop(first);
-        drop(of("http://192.0.2.12/api/v0", "c"));
-        of("http://192.0.2.13/api/v0", "d");
-        let known = accounts.0.lock().unwrap();
-        assert_eq!((known.accounts.len(), known.devices.len()), (1, 1));
+        let locked = of("http://192.0.2.12/api/v0", "c");
+        device_of(&locked).lock_out(10_000, clock::now().ms);
+        drop(locked);
+        let _kept = of("http://192.0.2.13/api/v0", "d");
+        let mut known = accounts.0.lock().unwrap();
+        let mut left_after = |ms: u64| {
+            known.sweep_at = 0;
+            known.sweep(clock::now().ms + ms);
+            (known.accounts.len(), known.devices.len())
+        };
+        assert_eq!((left_after(0), left_after(10_001)), ((1, 2), (1, 1)));
     }
 
     #[test]

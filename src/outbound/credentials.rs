@@ -292,6 +292,12 @@ impl State {
         self.token.as_ref().filter(|held| now_ms < held.over_at_ms).map(Held::shown)
     }
 
+    /// Whether somebody who did not know this would sign in too early, now or after the next refusal.
+    pub(super) fn is_resting(&self, now_ms: u64) -> bool {
+        let longer = if self.refusals > 0 { REFUSED_PAUSE_MS.1 } else { 0 };
+        now_ms < self.not_before_ms.saturating_add(longer)
+    }
+
     /// What there is to show without a sign-in; `None` if it is time for one.
     fn without_asking(&self, now_ms: u64) -> Option<Result<Shown, NoCredential>> {
         if let Some(held) = self.token.as_ref().filter(|held| now_ms < held.renew_at_ms) {
@@ -409,7 +415,7 @@ fn source(connection: &Arc<Connection>, auth: &'static AuthScheme, accounts: &Ac
             client_id: member("client_id")?.to_owned(),
             key: Box::new(jsonwebtoken::EncodingKey::from_secret(member("client_secret")?.as_bytes())),
         }),
-        Grant::SignIn => Some(Source::SignIn(accounts.of(&*connection.dialect, credentials))),
+        Grant::SignIn => Some(Source::SignIn(accounts.of(connection))),
     }
 }
 

@@ -136,7 +136,8 @@ impl Pace {
         (!unpaced).then_some(turn)
     }
 
-    fn is_held(&self) -> bool {
+    /// Whether the upstream asked to be left alone, for longer than this moment.
+    pub(super) fn is_held(&self) -> bool {
         self.hold_until_ms.load(Ordering::Relaxed) > clock::ms()
     }
 

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
@@ -15,6 +16,7 @@ use adapters::{Call, Fault, FaultCode, Outcome};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::accounts::Accounts;
 use super::breaker::{Breaker, BreakerRules, BreakerState, Pass};
@@ -35,6 +37,8 @@ const BREAKER_WINDOW: usize = 20;
 
 /// Who asked to be left alone for at least so long is named in the log.
 const LONG_HOLD_MS: u64 = 10_000;
+/// The retry budget counts the calls of so many milliseconds.
+const BUDGET_MS: u64 = 60_000;
 
 /// What holds for the whole process.
 #[derive(Debug, Clone, Copy)]
@@ -66,12 +70,19 @@ pub struct Upstream {
     client: Client,
     breaker: Arc<Mutex<Breaker>>,
     budget: Budget,
-    pace: Pace,
+    pace: Arc<Pace>,
     lanes: Arc<Semaphore>,
     of_tenant: Arc<Semaphore>,
     in_flight: Arc<Semaphore>,
     wallet: Wallet,
     metrics: CallMetrics,
+    /// Set when the connection is configured otherwise now, or not at all.
+    retired: CancellationToken,
+    /// Whether nothing may be sent again that was sent here.
+    elsewhere: AtomicBool,
+    is_retired: AtomicBool,
+    /// Until when the connection led elsewhere, in milliseconds since 1970-01-01 UTC.
+    elsewhere_until_ms: i64,
 }
 
 /// Leave for one call to go out. Dropped without a word, it is given back unused.
@@ -123,6 +134,13 @@ impl Outbound {
 
     /// The runtime side of a connection. Fails only where the machine has no usable TLS set-up.
     pub fn open(&self, connection: &Arc<Connection>) -> Result<Upstream, String> {
+        self.open_after(connection, None)
+    }
+
+    /// The same for one that was configured otherwise before. Where it leads to the same contacts, what is known of the upstream
+    /// stays: how often it may be called, and whether it is being left alone.
+    pub fn open_after(&self, connection: &Arc<Connection>, before: Option<&Upstream>) -> Result<Upstream, String> {
+        let before = before.filter(|before| before.connection.leads_where(connection));
         let Rules { breaker_failures, breaker_open_ms, .. } = self.rules;
         let rules = ClientRules {
             connect_ms: connection.timeouts.connect_ms,
@@ -133,6 +151,14 @@ impl Outbound {
             allow_private: connection.allow_private,
             https_only: connection.base_url.starts_with("https://"),
         };
+        let breaker = || {
+            let rules =
+                BreakerRules { failures_in_row: breaker_failures, window: BREAKER_WINDOW, open_ms: breaker_open_ms };
+            Arc::new(Mutex::new(Breaker::new(rules)))
+        };
+        let limits = connection.limits;
+        let same_rate = before.filter(|before| before.connection.limits.rate == limits.rate);
+        let same_lanes = before.filter(|before| before.max_in_flight() == limits.max_in_flight);
         let client = match &self.dial {
             Some(dial) => Client::dialled_by(rules, Arc::clone(dial)),
             None => Client::new(rules)?,
@@ -140,22 +166,30 @@ impl Outbound {
         Ok(Upstream {
             connection: Arc::clone(connection),
             client,
-            breaker: Arc::new(Mutex::new(Breaker::new(BreakerRules {
-                failures_in_row: breaker_failures,
-                window: BREAKER_WINDOW,
-                open_ms: breaker_open_ms,
-            }))),
+            breaker: before.map_or_else(breaker, |before| Arc::clone(&before.breaker)),
             budget: Budget::new(BudgetRules {
                 percent: connection.retry.budget_percent,
                 floor: connection.retry.budget_floor_per_minute,
             }),
-            pace: Pace::new(connection, self.pace.as_ref()),
-            lanes: Arc::new(Semaphore::new(connection.limits.max_in_flight)),
+            pace: same_rate
+                .map_or_else(|| Arc::new(Pace::new(connection, self.pace.as_ref())), |before| Arc::clone(&before.pace)),
+            lanes: same_lanes
+                .map_or_else(|| Arc::new(Semaphore::new(limits.max_in_flight)), |before| Arc::clone(&before.lanes)),
             of_tenant: self.of_tenant(&connection.tenant),
             in_flight: Arc::clone(&self.in_flight),
             wallet: Wallet::new(connection, &self.accounts),
             metrics: CallMetrics::new(connection),
+            retired: CancellationToken::new(),
+            elsewhere: AtomicBool::new(false),
+            is_retired: AtomicBool::new(false),
+            elsewhere_until_ms: i64::MIN,
         })
+    }
+
+    /// Forgets the places of tenants that are none of these, as far as nobody has them.
+    pub fn keep_tenants(&self, is_kept: impl Fn(&str) -> bool) {
+        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        tenants.retain(|tenant, places| Arc::strong_count(places) > 1 || is_kept(tenant));
     }
 }
 
@@ -310,6 +344,51 @@ impl Upstream {
     /// Calls in flight at most.
     pub fn max_in_flight(&self) -> usize {
         self.connection.limits.max_in_flight
+    }
+
+    /// Nothing more is to be begun here: the connection is configured otherwise now, or not at all.
+    pub fn retire(&self, now: Option<&Connection>) {
+        let elsewhere = now.is_none_or(|now| !now.leads_where(&self.connection));
+        self.elsewhere.store(elsewhere, Ordering::Release);
+        // Cheaper to ask than the token.
+        self.is_retired.store(true, Ordering::Release);
+        self.retired.cancel();
+    }
+
+    /// The same, of a connection that led elsewhere until this moment, in milliseconds since 1970-01-01 UTC.
+    pub fn elsewhere_until(self, unix_ms: i64) -> Self {
+        Self { elsewhere_until_ms: unix_ms, ..self }
+    }
+
+    /// Whether what was sent before for a deletion of this age may have been sent elsewhere, and must not be sent again here.
+    pub fn is_newer_than(&self, created_ms: i64) -> bool {
+        created_ms <= self.elsewhere_until_ms
+    }
+
+    /// Waits until nothing more is to be begun here.
+    pub async fn retired(&self) {
+        self.retired.cancelled().await;
+    }
+
+    /// Whether nothing more is to be begun here.
+    pub fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Acquire)
+    }
+
+    /// Whether what was sent here must not be sent again by whoever goes on: the connection leads elsewhere now.
+    pub fn is_elsewhere(&self) -> bool {
+        self.is_retired() && self.elsewhere.load(Ordering::Acquire)
+    }
+
+    /// For how many milliseconds after its last use it has to be kept: what is counted within a time must not be forgotten in it.
+    pub fn remembers_for_ms(&self) -> u64 {
+        let rate_ms = self.connection.limits.rate.map_or(0, |rate| u64::from(rate.per_s) * 1_000);
+        rate_ms.max(BUDGET_MS)
+    }
+
+    /// Whether it is being left alone now, because it fails or because it asked for it.
+    pub fn is_left_alone(&self) -> bool {
+        self.breaker_state() != BreakerState::Closed || self.pace.is_held()
     }
 
     /// What the breaker is doing.

@@ -29,7 +29,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use admin::{Admin, routes as admin_routes};
+pub use admin::{Admin, Configuration, routes as admin_routes};
 pub use door::{Answered, Answers, Arrival};
 pub use stack::{Guard, guarded};
 pub use valve::{Valve, ValveRules};

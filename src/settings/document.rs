@@ -147,19 +147,23 @@ impl<'d> Table<'d> {
 
     /// Its fields, by name.
     pub(crate) fn fields(&self) -> impl Iterator<Item = Field<'d>> {
-        self.entries.iter().map(|(key, value)| Field {
+        self.entries.iter().map(|(key, value)| self.of(key, value))
+    }
+
+    fn of(&self, key: &'d Spanned<Cow<'d, str>>, value: &'d Spanned<DeValue<'d>>) -> Field<'d> {
+        Field {
             document: self.document,
             name: key.get_ref(),
             key: self.key(key.get_ref()),
             place: key.span(),
             value: value.get_ref(),
             span: value.span(),
-        })
+        }
     }
 
     /// The field with this name.
     pub(crate) fn field(&self, name: &str) -> Option<Field<'d>> {
-        self.entries.contains_key(name).then(|| self.fields().find(|field| field.name == name)).flatten()
+        self.entries.get_key_value(name).map(|(key, value)| self.of(key, value))
     }
 
     /// The field with this name; that it is missing is put down.

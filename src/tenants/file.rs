@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use adapters::Pace;
+use aws_lc_rs::digest;
 use toml::de::DeValue;
 
 use super::{Access, Connection, Key, Tenant, Tenants, connection, expiry, issuer};
@@ -40,6 +41,7 @@ pub(super) fn load_with(
     let files = files(directory)?;
     let mut errors = Vec::new();
     let mut census = Census::default();
+    let mut version = digest::Context::new(&digest::SHA256);
     let context = Context { defaults, secrets, variable, folder: directory };
     for file in &files {
         let text = match std::fs::read_to_string(file) {
@@ -49,6 +51,10 @@ pub(super) fn load_with(
                 continue;
             }
         };
+        for bytes in [file.file_name().unwrap_or_default().as_encoded_bytes(), text.as_bytes()] {
+            version.update(&(bytes.len() as u64).to_be_bytes());
+            version.update(bytes);
+        }
         let (document, root) = Document::parse(file, &text, QUOTABLE);
         if let Some(root) = &root {
             census.read(&Table::root(&document, root), &context);
@@ -56,7 +62,10 @@ pub(super) fn load_with(
         errors.extend(document.into_errors());
     }
     if errors.is_empty() {
-        return Ok(Tenants::new(census.tenants, census.keys));
+        let mut hash = [0; 32];
+        // SHA-256 has as many bytes.
+        hash.copy_from_slice(version.finish().as_ref());
+        return Ok(Tenants::new(census.tenants, census.keys).versioned(hash));
     }
     sort(&mut errors);
     Err(errors)

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use adapters::Pace;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::file::{Context, access, rate, reach};
 use super::{Access, Secrets};
@@ -48,6 +48,18 @@ pub enum TokenKeys {
     Url(String),
     /// A secret that both sides know; `None`, if secrets were not read.
     Shared(Option<SecretString>),
+}
+
+impl TokenKeys {
+    /// Whether the others are the same keys, or stand in the same place.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File(one), Self::File(other)) => one == other,
+            (Self::Url(one), Self::Url(other)) => one == other,
+            (Self::Shared(Some(one)), Self::Shared(Some(other))) => one.expose_secret() == other.expose_secret(),
+            _ => false,
+        }
+    }
 }
 
 pub(super) const KNOWN: &[&str] = &[

@@ -17,7 +17,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use adapters::{Dialect, Grant, Pace, Registration};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 pub use file::{Secrets, is_name, load};
 pub use issuer::{TokenKeys, TokenRule};
@@ -28,6 +28,7 @@ pub use schema::schema;
 pub struct Tenants {
     by_id: BTreeMap<Arc<str>, Arc<Tenant>>,
     by_key: HashMap<[u8; 32], Key>,
+    version: [u8; 32],
 }
 
 /// One tenant.
@@ -165,7 +166,23 @@ impl Tenants {
         Self {
             by_id: tenants.into_iter().map(|tenant| (tenant.id.clone(), tenant)).collect(),
             by_key: keys.into_iter().map(|key| (key.sha256, key)).collect(),
+            version: [0; 32],
         }
+    }
+
+    /// The same, read from files with this hash.
+    pub(crate) fn versioned(self, version: [u8; 32]) -> Self {
+        Self { version, ..self }
+    }
+
+    /// SHA-256 of the files that they were read from, by name; secrets that stand elsewhere are not in it.
+    pub fn version(&self) -> &[u8; 32] {
+        &self.version
+    }
+
+    /// A tenant's connection.
+    pub fn connection(&self, tenant: &str, name: &str) -> Option<&Arc<Connection>> {
+        self.tenant(tenant)?.connections.get(name)
     }
 
     /// The key with this hash.
@@ -186,6 +203,44 @@ impl Tenants {
     /// The tenant with this id.
     pub fn tenant(&self, id: &str) -> Option<&Arc<Tenant>> {
         self.by_id.get(id)
+    }
+}
+
+impl Connection {
+    /// Whether nothing about it differs, secrets included.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.leads_where(other)
+            && self.credentials.members == other.credentials.members
+            && (self.allow_http, self.allow_private) == (other.allow_http, other.allow_private)
+            && (self.limits, self.timeouts, self.retry) == (other.limits, other.timeouts, other.retry)
+    }
+
+    /// Whether the other one leads to the same contacts. Dialect, settings and every credential that is no secret say so, and
+    /// some of them might: where one differs, it is taken for another account.
+    pub fn leads_where(&self, other: &Self) -> bool {
+        let plain = |connection: &Self| -> Vec<(&'static str, String)> {
+            let members = connection.credentials.members.iter();
+            let plain = members.filter_map(|(name, value)| match value {
+                CredentialValue::Plain(text) => Some((*name, text.clone())),
+                CredentialValue::Secret(_) | CredentialValue::Unread => None,
+            });
+            plain.collect()
+        };
+        self.registration.profile.id == other.registration.profile.id
+            && self.base_url == other.base_url
+            && self.settings == other.settings
+            && plain(self) == plain(other)
+    }
+}
+
+impl PartialEq for CredentialValue {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Plain(one), Self::Plain(other)) => one == other,
+            (Self::Secret(one), Self::Secret(other)) => one.expose_secret() == other.expose_secret(),
+            (Self::Unread, Self::Unread) => true,
+            _ => false,
+        }
     }
 }
 

@@ -433,7 +433,7 @@ async fn a_new_key_opens_a_gateway_that_serves_until_it_is_told_to_stop() {
 
     let served = serve(&folder, &JSON_LOG);
     let ready = raw(served.admin, "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
-    assert_eq!((ready.status, ready.text.as_str()), (200, "ready\n"));
+    assert_eq!((ready.status, &ready.json["status"]), (200, &"ready".into()), "{}", ready.text);
     let url = format!("http://{}", served.public);
     let known = ids("wethod", 1).remove(0);
     mock.seed(&id(&known), false);

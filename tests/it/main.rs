@@ -45,6 +45,7 @@ mod queue;
 mod raw;
 mod record;
 mod refusals;
+mod reload;
 mod schema;
 mod served;
 mod service;

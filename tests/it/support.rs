@@ -58,7 +58,7 @@ impl Setup {
         let text = r#"
             server = { listen = "127.0.0.1:0", admin_listen = "127.0.0.1:0", drain_ms = 10000, max_lag_ms = 0 }
             store = { url = "memory:" }
-            tenants = { directory = "tenants" }
+            tenants = { directory = "tenants", poll_ms = 0 }
             upstream = { retry = { doubt_s = 0, base_ms = 1, cap_ms = 20, budget_percent = 100 } }
         "#;
         Self { folder: tempfile::tempdir().unwrap(), settings: text.parse().unwrap(), tenants: toml::Table::new() }
@@ -149,6 +149,7 @@ impl Running {
         let tenants = tenants::load(&settings.tenants.directory, &settings.upstream, read);
         let tenants = tenants.unwrap_or_else(|errors| panic!("{errors:?}"));
         let gateway = Gateway::start(&settings, tenants).await.unwrap();
+        gateway.follow(&file);
         let client = reqwest::Client::builder().no_proxy().retry(reqwest::retry::never()).build().unwrap();
         Self { public: gateway.public(), admin: gateway.admin(), client, folder, gateway: Some(gateway) }
     }
@@ -252,9 +253,24 @@ impl Running {
         self.folder.path()
     }
 
-    /// Has it read its files again, as SIGHUP does.
-    pub(crate) async fn reload(&self) {
-        self.gateway.as_ref().unwrap().reload().await;
+    /// Has it read its files again, as SIGHUP does. Whether they are in use now.
+    pub(crate) async fn reload(&self) -> bool {
+        self.gateway.as_ref().unwrap().reload().await
+    }
+
+    /// Changes a tenant's file. It is put in place whole.
+    pub(crate) fn change_tenant(&self, tenant: &str, change: impl FnOnce(&mut toml::Table)) {
+        self.change(&format!("tenants/{tenant}.toml"), change);
+    }
+
+    /// Changes a file of the configuration. It is put in place whole.
+    pub(crate) fn change(&self, file: &str, change: impl FnOnce(&mut toml::Table)) {
+        let path = self.folder.path().join(file);
+        let mut table: toml::Table = std::fs::read_to_string(&path).unwrap().parse().unwrap();
+        change(&mut table);
+        let draft = path.with_extension("draft");
+        std::fs::write(&draft, toml::to_string(&table).unwrap()).unwrap();
+        std::fs::rename(draft, path).unwrap();
     }
 
     pub(crate) async fn metrics(&self) -> String {

@@ -14,12 +14,11 @@ use crate::telemetry;
 
 /// What is worked here, and what is known to be open.
 pub(super) struct Register {
-    bounds: Bounds,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
+    bounds: Bounds,
     parts: BTreeMap<(DeletionId, u32), Running>,
     /// Deletions that are closed, as long as parts of them are here.
     closed: HashSet<DeletionId>,
@@ -28,6 +27,11 @@ struct State {
 }
 
 impl State {
+    /// How many contacts may be worked; for a tenant that has none yet, more.
+    fn room(&self, idle: bool) -> usize {
+        self.bounds.max_worked_contacts.saturating_mul(if idle { 2 } else { 1 })
+    }
+
     /// When the oldest deletion was made that is worked here. Ids sort by it.
     fn oldest_ms(&self) -> Option<i64> {
         self.parts.first_key_value().map(|((id, _), _)| id.created_ms())
@@ -51,6 +55,8 @@ pub(super) struct Running {
     pub(super) cancel: CancellationToken,
     /// It is somebody else's now.
     pub(super) lost: CancellationToken,
+    /// A connection is configured otherwise now: it is to be given back and claimed again.
+    pub(super) moved: CancellationToken,
     finished: Option<Finished>,
     /// Whether the ledger has it: before, there is nothing to be renewed.
     is_down: Arc<AtomicBool>,
@@ -127,6 +133,7 @@ impl Running {
             contacts: job.part.contacts.len(),
             cancel: CancellationToken::new(),
             lost: CancellationToken::new(),
+            moved: CancellationToken::new(),
             is_down: Arc::new(AtomicBool::new(finished.is_none())),
             finished,
             valid_until: valid_until.map(|until| Arc::new(Mutex::new(until))),
@@ -148,7 +155,19 @@ impl Running {
 
 impl Register {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { bounds, state: Mutex::default() }
+        let (worked, open) = (Load::default(), Load::default());
+        let state = State { bounds, parts: BTreeMap::new(), closed: HashSet::new(), worked, open };
+        Self { state: Mutex::new(state) }
+    }
+
+    /// From now on, these bounds hold. What is worked already stays.
+    pub(super) fn set_bounds(&self, bounds: Bounds) {
+        self.state().bounds = bounds;
+    }
+
+    /// After so many milliseconds, a deletion gives up what is not in flight.
+    pub(super) fn deadline_ms(&self) -> u64 {
+        self.state().bounds.deadline_ms
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -160,31 +179,26 @@ impl Register {
         let state = self.state();
         // One alone is always taken, however large requests may be.
         let fits = |open: usize, most: usize| open == 0 || open + contacts <= most;
-        fits(state.open.all, self.bounds.max_open_contacts)
-            && fits(state.open.of(tenant), self.bounds.max_open_contacts_per_tenant)
+        fits(state.open.all, state.bounds.max_open_contacts)
+            && fits(state.open.of(tenant), state.bounds.max_open_contacts_per_tenant)
     }
 
     /// Whether so many contacts can be worked at once. A tenant without work gets in where others have filled the room.
     pub(super) fn may_start(&self, tenant: &Arc<str>, contacts: usize) -> bool {
         let state = self.state();
         let own = state.worked.of(tenant);
-        let room = self.room(own == 0);
-        state.worked.all < room && (own == 0 || own + contacts <= self.bounds.max_worked_contacts_per_tenant)
-    }
-
-    /// How many contacts may be worked; for a tenant that has none yet, more.
-    fn room(&self, idle: bool) -> usize {
-        self.bounds.max_worked_contacts.saturating_mul(if idle { 2 } else { 1 })
+        let room = state.room(own == 0);
+        state.worked.all < room && (own == 0 || own + contacts <= state.bounds.max_worked_contacts_per_tenant)
     }
 
     /// What is worked, to claim more; `None` if there is no room.
     pub(super) fn loads(&self) -> Option<Loads> {
         let state = self.state();
-        if state.worked.all >= self.room(true) {
+        if state.worked.all >= state.room(true) {
             return None;
         }
-        let full = state.worked.all >= self.room(false);
-        let most = if full { 1 } else { self.bounds.max_worked_contacts_per_tenant };
+        let full = state.worked.all >= state.room(false);
+        let most = if full { 1 } else { state.bounds.max_worked_contacts_per_tenant };
         Some(Loads { by_tenant: state.worked.by_tenant.clone(), most })
     }
 

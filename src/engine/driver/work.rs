@@ -26,6 +26,9 @@ pub(super) enum Stopped {
     Store(StoreError),
     /// The process is about to end: the ledger has what is left.
     Halted,
+    /// A connection is configured otherwise now: the ledger has what is left, for whoever claims it next. So many contacts
+    /// were settled here.
+    Moved(usize),
 }
 
 impl From<StoreError> for Stopped {
@@ -66,6 +69,10 @@ impl Results {
     fn of(job: &Job) -> Self {
         let places = Mutex::new(job.part.results());
         Self { deletion: job.head.id, first: job.part.first, places, records: AtomicU32::new(0) }
+    }
+
+    fn settled(&self) -> usize {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().count()
     }
 
     /// Takes results in. Whatever is said of a contact after its first result does not count.
@@ -130,14 +137,23 @@ impl Engine {
             ended = join_all(shares) => ended,
             () = running.lost.cancelled() => return Err(StoreError::Fenced.into()),
         };
-        ended.into_iter().collect::<Result<Vec<()>, _>>()?;
+        let mut moved = false;
+        for ended in ended {
+            match ended {
+                Err(Stopped::Moved(_)) => moved = true,
+                ended => ended?,
+            }
+        }
+        if moved {
+            return Err(Stopped::Moved(results.settled().saturating_sub(job.part.settled.len())));
+        }
         Ok(results.places.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// When a deletion's time is over, as the engine counts it: it runs from its acceptance, whatever restarts lie between.
     fn deadline_ms(&self, head: &Head) -> u64 {
         let age_ms = u64::try_from(clock::unix_ms() - head.created_ms).unwrap_or(0);
-        clock::ms().saturating_add(self.bounds.deadline_ms.saturating_sub(age_ms))
+        clock::ms().saturating_add(self.register.deadline_ms().saturating_sub(age_ms))
     }
 }
 
@@ -161,6 +177,10 @@ impl Work<'_> {
         }
         let dialect = Arc::clone(&connection.dialect);
         let mut share = Share::resume(dialect, policy, &fresh, &past, last_ticket, clock::now(), &mut dice);
+        // Nobody works there any more, but the ledger has what is in doubt there.
+        if !past.is_empty() && upstream.is_newer_than(self.job.head.created_ms) {
+            share.leave();
+        }
         drop((fresh, past));
         let mut traced = self.trace.map(|trace| Arc::clone(trace).share(self.job.head.id, connection));
         let mut told = Told::new(&self.job.head, &connection.name, self.trace.map(|trace| &**trace));
@@ -170,16 +190,19 @@ impl Work<'_> {
         let mut cancelled = pin!(cancel.cancelled());
         let mut halted = pin!(engine.halt.cancelled());
         let (mut is_cancelled, mut is_halted) = (false, false);
+        let mut moving = pin!(self.moving(upstream));
+        let mut is_moved = false;
         loop {
             if cancel.is_cancelled() && !is_cancelled {
                 is_cancelled = true;
                 share.cancel();
             }
             is_halted |= engine.halt.is_cancelled();
+            is_moved |= self.running.moved.is_cancelled() || upstream.is_retired();
             // Stations 5 and 6: as many calls as the connection may have in flight.
             let mut wake = None;
             let mut done = false;
-            while calls.len() < upstream.max_in_flight() && !is_halted {
+            while calls.len() < upstream.max_in_flight() && !is_halted && !is_moved {
                 match share.poll(clock::now()) {
                     Step::Send(ticket, call) => {
                         let (attempts, in_doubt) = share.attempt(ticket).unwrap_or((1, false));
@@ -199,6 +222,13 @@ impl Work<'_> {
                     }
                 }
             }
+            if is_moved {
+                self.running.moved.cancel();
+                if upstream.is_elsewhere() {
+                    share.leave();
+                }
+                done = share.is_over();
+            }
             // Station 8: what was learnt, from a call or from the clock, goes into the ledger before anybody is told.
             let (closed, mut settled) = (share.take_closed(), share.take_settled());
             withhold(upstream, &mut settled);
@@ -212,12 +242,16 @@ impl Work<'_> {
                 }
                 writes.push(self.write_down(upstream, self.record(closed, settled)));
             }
-            if (done || is_halted) && calls.is_empty() {
+            if (done || is_halted || is_moved) && calls.is_empty() {
                 while let Some(written) = writes.next().await {
                     written?;
                 }
                 told.end();
-                return if done { Ok(()) } else { Err(Stopped::Halted) };
+                return match (done, is_halted) {
+                    (true, _) => Ok(()),
+                    (false, true) => Err(Stopped::Halted),
+                    (false, false) => Err(Stopped::Moved(0)),
+                };
             }
             let nap = async {
                 match wake {
@@ -234,6 +268,10 @@ impl Work<'_> {
                     let reply = match reply {
                         // It never left. The share stands as it is, and so does the ledger.
                         Err(Stopped::Halted) => continue,
+                        Err(Stopped::Moved(_)) => {
+                            share.take_back(ticket);
+                            continue;
+                        }
                         reply => reply?,
                     };
                     match reply {
@@ -252,8 +290,18 @@ impl Work<'_> {
                 }
                 () = &mut cancelled, if !is_cancelled => {}
                 () = &mut halted, if !is_halted => {}
+                () = &mut moving, if !is_moved => is_moved = true,
                 () = nap => {}
             }
+        }
+    }
+
+    /// Waits until the part's work is to be given back: for this upstream, or for another one of it.
+    async fn moving(&self, upstream: &Upstream) {
+        tokio::select! {
+            biased;
+            () = upstream.retired() => {}
+            () = self.running.moved.cancelled() => {}
         }
     }
 
@@ -272,7 +320,7 @@ impl Work<'_> {
     }
 
     /// A share whose connection is no longer configured: nothing can be sent for it. What it is worth is settled when it
-    /// is cancelled or its time is over; until then, a start with the connection can go on with it.
+    /// is cancelled or its time is over; until then, whoever has the connection can go on with it.
     async fn wait_without_a_route(&self, connection: &str) -> Result<(), Stopped> {
         let (fresh, past, _) = self.job.past(self.share);
         if fresh.is_empty() && past.is_empty() {
@@ -291,6 +339,11 @@ impl Work<'_> {
             () = self.engine.halt.cancelled() => return Err(Stopped::Halted),
             () = self.running.cancel.cancelled() => FaultCode::Cancelled,
             () = time_over => FaultCode::DeadlineExceeded,
+            () = self.running.moved.cancelled() => return Err(Stopped::Moved(0)),
+            () = self.engine.configured(tenant, connection) => {
+                self.running.moved.cancel();
+                return Err(Stopped::Moved(0));
+            }
         };
         let mut settled = settle_without_a_dialect(&fresh, &past, why);
         self.results.put(&mut settled);
@@ -309,7 +362,12 @@ impl Work<'_> {
         let (ticket, attempt) = (intent.ticket, intent.attempts);
         let ended = |permit, reply| Ended { ticket, attempt, permit, reply };
         let stopped = async {
-            tokio::select! { biased; () = engine.halt.cancelled() => {}, () = self.running.cancel.cancelled() => {} }
+            tokio::select! {
+                biased;
+                () = engine.halt.cancelled() => {}
+                () = self.running.cancel.cancelled() => {}
+                () = self.running.moved.cancelled() => {}
+            }
         };
         // Mostly there is leave at once, and nothing to wait for. Who is stopped meanwhile has none, whatever came first.
         let admitted = tokio::select! {
@@ -319,6 +377,9 @@ impl Work<'_> {
         };
         if engine.halt.is_cancelled() {
             return ended(None, Err(Stopped::Halted));
+        }
+        if self.running.moved.is_cancelled() && !self.running.cancel.is_cancelled() {
+            return ended(None, Err(Stopped::Moved(0)));
         }
         let cancelled = || Err(Lost::NotSent { fault: adapters::Fault::new(FaultCode::Cancelled), again: false });
         let permit = match admitted.filter(|_| !self.running.cancel.is_cancelled()).unwrap_or_else(cancelled) {
