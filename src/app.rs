@@ -1,5 +1,6 @@
 //! The composition root: settings and tenants become a running gateway. Nothing imports this but the command line.
 
+pub mod console;
 pub mod ledger;
 mod pace;
 mod reload;
@@ -68,6 +69,9 @@ pub enum StartError {
     /// The files of TLS are no good.
     #[error("{count} mistakes in the files of TLS", count = .0.len())]
     Tls(Vec<ConfigError>),
+    /// The console's token cannot be used.
+    #[error("{0}")]
+    Token(String),
 }
 
 /// What a gateway stands on.
@@ -161,6 +165,9 @@ impl Gateway {
         };
         let reloader = Arc::new(Reloader::new(parts, settings.clone(), &tenants));
         drop(tenants);
+        let configured = Arc::clone(&reloader);
+        let configured = Arc::new(move || Some(configured.shown()));
+        let console = console::open(settings, admin, &desk, &engine, configured).map_err(StartError::Token)?;
         let tidying = Arc::clone(&desk);
         let api = Api {
             issuers,
@@ -179,7 +186,9 @@ impl Gateway {
             max_lag_ms: settings.server.max_lag_ms,
         });
         let routes = server::guarded(routes, Some(creation), Arc::clone(&valve));
-        let admin_routes = server::admin_routes(Arc::clone(&engine), stopping.clone(), Arc::new(Arc::clone(&reloader)));
+        let configuration = Arc::new(Arc::clone(&reloader));
+        let console = crate::console::routes(console);
+        let admin_routes = server::admin_routes(Arc::clone(&engine), stopping.clone(), configuration, console);
         let listeners = TaskTracker::new();
         let allowed = listener_limits(settings);
         let admin_tls = tls.clone().filter(|_| settings.server.tls.admin);

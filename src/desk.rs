@@ -4,7 +4,8 @@
 //! It reads no file, and decides nothing about contacts: whoever works at an upstream that was given up is told so by it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -29,7 +30,11 @@ pub struct Desk {
     elsewhere: Mutex<HashMap<Name, i64>>,
     waiters: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
     waiters_per_tenant: usize,
+    last_used: RwLock<HashMap<[u8; 32], AtomicI64>>,
 }
+
+/// Milliseconds.
+const DAY: i64 = 86_400_000;
 
 /// A tenant's id and a connection's name.
 type Name = (Arc<str>, Arc<str>);
@@ -60,8 +65,8 @@ pub enum NoWay {
 impl Desk {
     /// With no upstream opened yet. So many requests of one tenant may wait for their deletions at the same time.
     pub fn new(tenants: Arc<Tenants>, outbound: Outbound, waiters_per_tenant: usize) -> Self {
-        let (open, elsewhere, waiters) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { tenants: Live::new(tenants), outbound, open, elsewhere, waiters, waiters_per_tenant }
+        let (open, elsewhere, waiters, last_used) = Default::default();
+        Self { tenants: Live::new(tenants), outbound, open, elsewhere, waiters, waiters_per_tenant, last_used }
     }
 
     /// The tenants as they are now.
@@ -74,6 +79,38 @@ impl Desk {
         let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
         let places = || Arc::new(Semaphore::new(self.waiters_per_tenant));
         Arc::clone(waiters.entry(Arc::clone(tenant)).or_insert_with(places))
+    }
+
+    /// A key was used, the one with this hash. Written is only the first use on each day, so that those after it cost a look.
+    pub fn used_key(&self, sha256: &[u8; 32]) {
+        let today = clock::unix_ms().div_euclid(DAY);
+        let known = self.last_used.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(day) = known.get(sha256) {
+            if day.load(Ordering::Relaxed) != today {
+                day.store(today, Ordering::Relaxed);
+            }
+            return;
+        }
+        drop(known);
+        let mut known = self.last_used.write().unwrap_or_else(PoisonError::into_inner);
+        known.insert(*sha256, AtomicI64::new(today));
+    }
+
+    /// The beginning of the day, in UTC, on which the key with this hash was last used since the gateway started, in
+    /// milliseconds since 1970-01-01 UTC.
+    pub fn key_last_used_ms(&self, sha256: &[u8; 32]) -> Option<i64> {
+        let known = self.last_used.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(sha256).map(|day| day.load(Ordering::Relaxed) * DAY)
+    }
+
+    /// The upstreams of all connections that have been used and not been forgotten, in no order.
+    pub fn all_opened(&self) -> Vec<Arc<Upstream>> {
+        self.open().values().map(|opened| Arc::clone(&opened.upstream)).collect()
+    }
+
+    /// How many calls are in flight at all connections together, and how many may be.
+    pub fn in_flight(&self) -> (usize, usize) {
+        self.outbound.in_flight()
     }
 
     /// A connection with its upstream, both as they are configured now: whoever asks may have found the connection before it
@@ -137,6 +174,9 @@ impl Desk {
         let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
         waiters.retain(|tenant, _| tenants.tenant(tenant).is_some());
         drop(waiters);
+        let mut last_used = self.last_used.write().unwrap_or_else(PoisonError::into_inner);
+        last_used.retain(|sha256, _| tenants.key(sha256).is_some());
+        drop(last_used);
         // Before others may open upstreams again.
         let before = self.tenants.replace(tenants);
         drop(open);

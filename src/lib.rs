@@ -9,6 +9,7 @@ pub mod app;
 pub mod arrivals;
 pub mod cli;
 pub mod clock;
+pub mod console;
 pub mod desk;
 pub mod engine;
 pub mod issuers;

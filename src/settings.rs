@@ -59,8 +59,10 @@ pub struct Settings {
 pub struct Server {
     /// The public listener.
     pub listen: SocketAddr,
-    /// The listener for health and metrics.
+    /// The listener for health, metrics and the console.
     pub admin_listen: SocketAddr,
+    /// Where the token is that opens the console.
+    pub admin_token: SecretRef,
     /// Whether something in front of the gateway does TLS.
     pub behind_tls: bool,
     /// Open connections; at most 100,000.
@@ -368,6 +370,7 @@ impl Settings {
                 *file = folder.join(&*file);
             }
         }
+        self.server.admin_token.below(folder);
         self.store.password.below(folder);
         self.store.hash_key.below(folder);
         self.telemetry.otlp.headers.below(folder);
@@ -463,7 +466,7 @@ const IN_THE_CLEAR: &str =
 const ADMIN_IN_THE_CLEAR: &str = "server.tls.admin = true makes it do TLS with server.tls.certificate; server.behind_tls = true says that something in front of it does";
 
 /// Settings whose lines are not quoted: what is wrong in them may be a secret that stands in the wrong place.
-const HIDDEN: [&str; 6] = ["url", "password", "hash_key", "key", "endpoint", "headers"];
+const HIDDEN: [&str; 7] = ["url", "password", "hash_key", "key", "endpoint", "headers", "admin_token"];
 
 /// Said of a connection's setting too.
 pub(crate) const CAP_BELOW_BASE: &str = "must not be less than base_ms";

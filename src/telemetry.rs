@@ -5,6 +5,7 @@
 
 mod json;
 mod line;
+pub mod minutes;
 mod origin;
 mod otlp;
 mod panics;
@@ -201,6 +202,9 @@ impl CallMetrics {
 
     pub(crate) fn ended(&self, reply: &Result<http::Response<Bytes>, Lost>, took: Duration) {
         self.seconds.record(took.as_secs_f64());
+        if !matches!(reply, Err(Lost::CircuitOpen { .. })) {
+            minutes::call(took, reply.is_err());
+        }
         match reply {
             Ok(reply) if reply.status() == http::StatusCode::OK => self.ok.increment(1),
             Ok(reply) => counter(&self.labels, reply.status().as_str()).increment(1),
@@ -234,6 +238,7 @@ impl CallMetrics {
                 counter!("onedelete_contacts_total", &labels)
             });
             counter.increment(contacts);
+            minutes::settled(outcome, contacts);
         }
     }
 
@@ -281,6 +286,10 @@ pub(crate) fn running(deletions: usize, oldest_ms: Option<i64>) {
     OLDEST_MS.store(oldest_ms.unwrap_or(0), Ordering::Relaxed);
 }
 
+/// When the oldest deletion was made that is worked here, in milliseconds since 1970-01-01 UTC.
+pub fn oldest_ms() -> Option<i64> {
+    Some(OLDEST_MS.load(Ordering::Relaxed)).filter(|since| *since != 0)
+}
 /// What is counted and measured of one kind of request.
 struct Answered {
     route: String,

@@ -54,7 +54,9 @@ impl Caller {
                 return None;
             }
             // The map has found it by its hash; comparing once more in constant time costs nothing.
-            aws_lc_rs::constant_time::verify_slices_are_equal(&sha256, &key.sha256).ok().map(|()| key.clone())
+            aws_lc_rs::constant_time::verify_slices_are_equal(&sha256, &key.sha256).ok()?;
+            api.desk.used_key(&sha256);
+            Some(key.clone())
         });
         let key = match (key, text) {
             (None, Some(text)) if is_token(text) && !api.issuers.is_empty() => api.issuers.key(text).await,

@@ -51,14 +51,14 @@ impl Entry {
     }
 
     /// How long nothing from this address is looked at, unless it was right from there before.
-    pub(super) fn locked_out(&self, peer: Peer, sha256: Option<&[u8; 32]>) -> Option<Duration> {
+    pub(crate) fn locked_out(&self, peer: Peer, sha256: Option<&[u8; 32]>) -> Option<Duration> {
         let wait = self.guesses.wait(&peer.network(), self.wrong_keys?)?;
         let proven = sha256.is_some_and(|sha256| self.proven().contains(&(peer.network(), *sha256)));
         (!proven).then_some(wait)
     }
 
     /// A key was wrong.
-    pub(super) fn wrong(&self, peer: Peer) {
+    pub(crate) fn wrong(&self, peer: Peer) {
         if let Some(pace) = self.wrong_keys {
             // Whoever is too quick is told so before the next one.
             let _ = self.guesses.take(peer.network(), pace);

@@ -42,6 +42,7 @@ pub use docs::OPENAPI;
 pub use entry::{Entry, Peer};
 pub use held::HeldAnswers;
 pub use problem::Problem;
+pub use render::reason;
 
 use crate::desk::Desk;
 use crate::engine::driver::Engine;

@@ -333,6 +333,11 @@ pub(super) fn error(settled: &Settled, profile: Option<&'static Profile>) -> Opt
     })
 }
 
+/// Why a contact is not known to be absent, in a sentence that says only what is known.
+pub fn reason(settled: &Settled, profile: Option<&'static Profile>) -> Option<String> {
+    error(settled, profile).map(|error| error.message)
+}
+
 /// The code's sentence; for identifiers, with what the connection takes. Of a contact in doubt, the sentence of the last
 /// attempt alone would say too much.
 fn message(settled: &Settled, code: FaultCode, profile: Option<&'static Profile>) -> String {

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{bounds, limits};
 use crate::api::Limits;
+use crate::console;
 use crate::desk::Desk;
 use crate::engine::driver::Engine;
 use crate::issuers::Issuers;
@@ -83,6 +84,16 @@ impl Reloader {
         if self.file.set(file.to_owned()).is_ok() {
             self.state().looks = Some(looks);
         }
+    }
+
+    /// Which configuration is in use, for the console.
+    pub(super) fn shown(&self) -> console::Configuration {
+        let state = self.state();
+        let refused = state.refused.as_ref().map(|refused| {
+            let first: String = refused.mistakes.first().map_or("", |mistake| mistake).chars().take(SHOWN.1).collect();
+            (refused.at_ms, first)
+        });
+        console::Configuration { version: state.version.clone(), loaded_ms: state.since_ms, refused }
     }
 
     /// Reads everything again. Whether it is in use now.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{ConfigFile, Failure, Outcome, output};
-use crate::app::{ledger, tls, trace};
+use crate::app::{console, ledger, tls, trace};
 use crate::settings::ConfigError;
 use crate::{settings, tenants};
 
@@ -29,6 +29,7 @@ impl Check {
             }
             ledger::check_secrets(&settings)
                 .and_then(|()| trace::check_secrets(&settings))
+                .and_then(|()| console::token(&settings).map(drop))
                 .map_err(|why| Failure::Usage(format!("{}: {why}", self.file.config.display())))?;
         }
         let connections: usize = tenants.iter().map(|tenant| tenant.connections.len()).sum();

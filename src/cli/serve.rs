@@ -48,7 +48,7 @@ impl Serve {
         let gateway = Gateway::start(&settings, tenants).await.map_err(|err| match err {
             StartError::Listen { .. } => Failure::Failed(err.to_string()),
             StartError::Tls(errors) => mistakes(&errors),
-            StartError::Store(_) | StartError::Telemetry(_) => Failure::Usage(err.to_string()),
+            StartError::Store(_) | StartError::Telemetry(_) | StartError::Token(_) => Failure::Usage(err.to_string()),
         })?;
         gateway.follow(&self.file.config);
         let notify = Notify::from_environment();

@@ -13,6 +13,7 @@ mod retention;
 #[cfg(test)]
 mod tests;
 mod told;
+mod unfinished;
 mod work;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ pub use self::draft::Draft;
 use self::draft::{count, count_settled_here};
 use self::register::{Leaving, Register, Running};
 pub use self::retention::Retention;
+pub use self::unfinished::Unfinished;
 use crate::outbound::Upstream;
 use crate::store::{
     Accept, Accepted, Claim, DeletionId, Filter, Head, Hold, Job, Ledger, Page, PartKey, StoreError, Summary,

@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::accounts::{self, Accounts, SignInState};
 use super::client::Client;
+use super::standing::CredentialStanding;
 use crate::clock;
 use crate::engine::Lost;
 use crate::tenants::{Connection, CredentialValue};
@@ -77,6 +78,8 @@ pub(super) struct State {
 struct Held {
     value: HeaderValue,
     generation: u64,
+    /// When it was asked for.
+    since_ms: u64,
     renew_at_ms: u64,
     over_at_ms: u64,
     /// A call that showed it was not refused for it.
@@ -132,6 +135,16 @@ impl Wallet {
     /// The header that carries the credential.
     pub(super) fn header(&self) -> &'static str {
         self.auth.header
+    }
+
+    /// What is known of the credential, without it.
+    pub(super) fn standing(&self) -> CredentialStanding {
+        match &self.source {
+            Source::Fixed(_) => CredentialStanding::Given,
+            Source::Signed { .. } => CredentialStanding::Signed,
+            Source::SignIn(account) => lock(&account.state).standing(clock::now().ms),
+            Source::Unusable => CredentialStanding::Unusable,
+        }
     }
 
     /// Whether another credential could be had when one is refused.
@@ -298,6 +311,20 @@ impl State {
         now_ms < self.not_before_ms.saturating_add(longer)
     }
 
+    fn standing(&self, now_ms: u64) -> CredentialStanding {
+        let held = self.token.as_ref().filter(|held| now_ms < held.over_at_ms);
+        match held {
+            Some(held) => CredentialStanding::Token {
+                age_ms: now_ms.saturating_sub(held.since_ms),
+                left_ms: held.over_at_ms - now_ms,
+            },
+            None if now_ms < self.not_before_ms => {
+                CredentialStanding::Paused { left_ms: self.not_before_ms - now_ms, refused: !self.passes }
+            }
+            None => CredentialStanding::NotAsked,
+        }
+    }
+
     /// What there is to show without a sign-in; `None` if it is time for one.
     fn without_asking(&self, now_ms: u64) -> Option<Result<Shown, NoCredential>> {
         if let Some(held) = self.token.as_ref().filter(|held| now_ms < held.renew_at_ms) {
@@ -317,6 +344,7 @@ impl State {
                 let held = Held {
                     value,
                     generation: self.generation,
+                    since_ms: asked_ms,
                     renew_at_ms: asked_ms.saturating_add(life_ms.saturating_mul(RENEW_AT_PERCENT) / 100),
                     over_at_ms: asked_ms.saturating_add(life_ms),
                     accepted: false,

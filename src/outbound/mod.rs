@@ -8,6 +8,7 @@ mod credentials;
 mod dial;
 mod pace;
 mod stack;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -18,5 +19,6 @@ pub use client::{Client, ClientRules};
 pub use dial::{Dial, Dialling, Stream};
 pub use pace::{SharedPace, Turn};
 pub use stack::{Outbound, Permit, Rules, Upstream};
+pub use standing::{CredentialStanding, Standing};
 #[cfg(test)]
 pub(crate) use tests::{sample, sample_connection};

@@ -141,6 +141,11 @@ impl Pace {
         self.hold_until_ms.load(Ordering::Relaxed) > clock::ms()
     }
 
+    /// For how many milliseconds more the upstream is to be left alone.
+    pub(super) fn held_ms(&self) -> u64 {
+        self.hold_until_ms.load(Ordering::Relaxed).saturating_sub(clock::now().ms)
+    }
+
     /// Waits while the upstream is to be left alone.
     async fn wait_out(&self) {
         loop {

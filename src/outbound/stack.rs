@@ -27,6 +27,7 @@ use super::client::{Client, ClientRules};
 use super::credentials::{NoCredential, Shown, Wallet};
 use super::dial::Dial;
 use super::pace::{Pace, SharedPace};
+use super::standing::Standing;
 use crate::clock;
 use crate::engine::{Lost, Signal};
 use crate::telemetry::{CallMetrics, Onward, WaitsFor};
@@ -122,6 +123,12 @@ impl Outbound {
     /// The same, with connections that something else makes than the system's sockets.
     pub fn dialled_by(self, dial: Arc<dyn Dial>) -> Self {
         Self { dial: Some(dial), ..self }
+    }
+
+    /// How many calls are in flight, and how many may be.
+    pub fn in_flight(&self) -> (usize, usize) {
+        let most = self.rules.max_in_flight;
+        (most.saturating_sub(self.in_flight.available_permits()), most)
     }
 
     /// One tenant's places: a tenant whose upstreams all stall must leave some to the others.
@@ -389,6 +396,25 @@ impl Upstream {
     /// Whether it is being left alone now, because it fails or because it asked for it.
     pub fn is_left_alone(&self) -> bool {
         self.breaker_state() != BreakerState::Closed || self.pace.is_held()
+    }
+
+    /// Whose upstream it is.
+    pub fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// How it stands now.
+    pub fn standing(&self) -> Standing {
+        let (breaker, open_ms) = {
+            let (breaker, now_ms) = (self.breaker(), clock::now().ms);
+            (breaker.state(now_ms), breaker.open_for(now_ms))
+        };
+        Standing {
+            breaker,
+            left_alone_ms: open_ms.unwrap_or(0).max(self.pace.held_ms()),
+            under_way: self.max_in_flight().saturating_sub(self.lanes.available_permits()),
+            credential: self.wallet.standing(),
+        }
     }
 
     /// What the breaker is doing.

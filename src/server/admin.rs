@@ -1,4 +1,5 @@
-//! The admin listener's routes: health, metrics, and the order to read the configuration again. Nothing here changes anything by GET.
+//! The admin listener's routes: health, metrics, the order to read the configuration again, and the console beside them. Nothing here
+//! changes anything by GET.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -39,14 +40,20 @@ pub trait Configuration: Send + Sync {
 #[derive(Clone)]
 pub struct Admin(Router);
 
-/// `/livez`, `/readyz`, `/metrics` and `POST /reload`.
-pub fn routes(engine: Arc<Engine>, stopping: CancellationToken, configuration: Arc<dyn Configuration>) -> Admin {
+/// `/livez`, `/readyz`, `/metrics` and `POST /reload`, and the console's own routes.
+pub fn routes(
+    engine: Arc<Engine>,
+    stopping: CancellationToken,
+    configuration: Arc<dyn Configuration>,
+    console: Router,
+) -> Admin {
     let router = Router::new()
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/reload", post(reload))
-        .with_state(Looked { engine, stopping, configuration });
+        .with_state(Looked { engine, stopping, configuration })
+        .merge(console);
     Admin(router)
 }
 
@@ -60,9 +67,14 @@ impl Service<Arrival> for Admin {
     }
 
     fn call(&mut self, arrival: Arrival) -> Answered {
-        match arrival.flaw {
+        let Arrival { mut request, peer, flaw } = arrival;
+        match flaw {
             Some(flaw) => Box::pin(async move { Ok(refusal(flaw).into_response()) }),
-            None => Box::pin(self.0.clone().oneshot(arrival.request)),
+            None => {
+                // The console counts who guesses.
+                request.extensions_mut().insert(peer);
+                Box::pin(self.0.clone().oneshot(request))
+            }
         }
     }
 }

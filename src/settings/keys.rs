@@ -36,6 +36,7 @@ const NO_CEILING: u64 = i64::MAX as u64;
 pub(crate) static KEYS: &[Key] = &[
     text("server.listen", is_address),
     text("server.admin_listen", is_address),
+    text("server.admin_token", SecretRef::check),
     Key { path: "server.behind_tls", kind: Kind::Flag },
     whole("server.max_connections", 1, 100_000),
     whole("server.max_connections_per_address", 1, 100_000),

@@ -87,7 +87,7 @@ fn every_key_can_be_set_by_its_variable() {
             "server.tls.certificate" | "server.tls.key" | "server.tls.client_ca" => "tls.pem",
             "server.max_header_bytes" => "9000",
             "store.url" => "memory:",
-            "store.password" | "store.hash_key" => "env:X",
+            "server.admin_token" | "store.password" | "store.hash_key" => "env:X",
             "store.ca_file" => "ca.pem",
             "store.lease_s" => "2",
             "retention.keys_s" | "retention.deletions_s" => "700000",

@@ -245,7 +245,7 @@ fn what_is_named_must_exist() {
     );
     check(
         &format!("{key}connections = []\n"),
-        &["5: api_keys[1].connections: must name a connection (without this line the key may use all of them)"],
+        &["5: api_keys[1].connections: must name a connection (without this line, all of them may be used)"],
     );
 }
 

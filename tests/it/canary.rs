@@ -313,6 +313,13 @@ async fn drive(served: &Process, found: &mut Found) {
         let answer = raw(admin, request(line, &[&bearer], b"")).await;
         found.answer(&format!("{line} (admin)"), &answer);
     }
+    let pages = deletions.iter().map(|deletion| format!("/console/deletions/{deletion}"));
+    for path in pages.chain(["/console", "/console?q=zq7misplaced", "/console/tenants/acme"].map(str::to_owned)) {
+        let text = String::from_utf8(request(&format!("GET {path}"), &[], b"")).unwrap();
+        let answer = raw(admin, text.replace("Host: x\r\n", "Host: localhost\r\n")).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+        found.answer("a look at the console", &answer);
+    }
 }
 
 /// Runs the whole thing with one form of the log, and says what was found.

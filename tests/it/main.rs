@@ -16,6 +16,7 @@ mod canary;
 mod capabilities;
 mod cli;
 mod client;
+mod console;
 mod contract;
 mod cut_short;
 mod described;

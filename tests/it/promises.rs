@@ -28,7 +28,9 @@ fn every_habit_names_a_test_that_is_there() {
     let text = read("docs/habits.md");
     let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| habit |")).collect();
     assert!(rows.len() >= 25, "{}", rows.len());
-    rows.into_iter().for_each(|row| drop(shown(row)));
+    for row in rows {
+        shown(row);
+    }
 }
 
 /// How many tests the last cell of a row names. All of them, and its commands, are there.

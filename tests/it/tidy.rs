@@ -33,11 +33,11 @@ const IMPURE_CRATES: &[&str] =
 
 /// Crates, and the only places that may name them: whoever wants to replace one finds it in one place.
 const OWNERS: &[(&[&str], &[&str])] = &[
-    (&["axum"], &["src/api/", "src/mock/control", "src/server/"]),
+    (&["axum"], &["src/api/", "src/console/", "src/mock/control", "src/server/"]),
     (&["backon"], &["src/engine/backoff.rs"]),
     (&["clap", "clap_complete", "clap_mangen", "comfy_table", "csv", "indicatif"], &["src/cli/"]),
     (&["config"], &["src/settings.rs", "src/settings/"]),
-    (&["form_urlencoded"], &["src/api/", "src/record/"]),
+    (&["form_urlencoded"], &["src/api/", "src/console/", "src/record/"]),
     (&["governor"], &["src/outbound/pace.rs"]),
     (&["hashbrown", "siphasher"], &["src/api/submission.rs"]),
     // The mocks are servers too, and so is what stands before an upstream to record it.
@@ -89,6 +89,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "api",
             "arrivals",
             "clock",
+            "console",
             "desk",
             "engine",
             "issuers",
@@ -103,6 +104,24 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ),
     ("server", &["api", "arrivals", "clock", "engine::driver", "telemetry"]),
     ("api", &["clock", "desk", "engine", "issuers", "live", "outbound::BreakerState", "store", "telemetry", "tenants"]),
+    // Beside the API, for operators. What an error means is said once; guessing is counted once.
+    (
+        "console",
+        &[
+            "api::Entry",
+            "api::Peer",
+            "api::reason",
+            "clock",
+            "desk",
+            "engine",
+            "outbound::BreakerState",
+            "outbound::CredentialStanding",
+            "outbound::Standing",
+            "store",
+            "telemetry",
+            "tenants",
+        ],
+    ),
     // A route is a connection with its upstream: the driver's word for what the desk hands out.
     ("desk", &["clock", "engine::driver::Route", "live", "outbound", "tenants"]),
     ("engine::driver", &["clock", "outbound", "store", "telemetry", "tenants"]),

@@ -146,7 +146,8 @@ impl Collector {
     fn start(statuses: &[u16]) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let (address, seen) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
-        let (keep, mut statuses) = (Arc::clone(&seen), statuses.to_vec().into_iter());
+        let (keep, statuses) = (Arc::clone(&seen), Vec::from(statuses));
+        let mut statuses = statuses.into_iter();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let status = statuses.next().unwrap_or(200);
@@ -254,7 +255,8 @@ async fn a_collector_gets_a_deletion_as_a_tree_of_spans() {
     // The spans of attempts are what the upstreams were told.
     let mut told: Vec<_> =
         attempts.iter().map(|span| format!("00-{TRACE}-{}-01", span["spanId"].as_str().unwrap())).map(Some).collect();
-    (told.sort(), upstream.sort());
+    told.sort();
+    upstream.sort();
     assert_eq!(told, upstream);
     // The collector got its key, and nothing that it should not have.
     let Seen(head, _) = &collector.seen()[0];

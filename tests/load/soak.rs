@@ -43,7 +43,9 @@ const MORE_DESCRIPTORS: usize = 16;
 const STORE_GROWTH: f64 = 1.4;
 const TWICE: Duration = Duration::from_secs(120);
 /// What the log may complain of when upstreams fail as they do here.
-const EXPLAINED: [&str; 3] = [
+const EXPLAINED: [&str; 5] = [
+    "a call failed",
+    "some contacts are not known to be gone",
     "the upstream keeps failing and is left alone for a while",
     "the upstream does not accept the connection's credential",
     "too much is asked for, and some of it was refused",
