@@ -100,7 +100,8 @@ impl Guarded {
                 && let Some(route) = Creation::route(request.method(), request.uri())
             {
                 let (parts, body) = request.into_parts();
-                return (route, None, caught(creation.answer(parts, body, peer)).await);
+                // In a box of its own, so that all around it stays small: what is moved is paid for by its size.
+                return (route, None, caught(Box::pin(creation.answer(parts, body, peer))).await);
             }
             let mut request = request;
             request.extensions_mut().insert(peer);
