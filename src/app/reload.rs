@@ -67,6 +67,12 @@ const SHOWN: (usize, usize) = (5, 300);
 /// Without looks at the files, whether there shall be some is asked so often.
 const LOOK_WHETHER: Duration = Duration::from_secs(5);
 
+impl Refused {
+    fn shown(&self) -> impl Iterator<Item = String> {
+        self.mistakes.iter().take(SHOWN.0).map(|mistake| mistake.chars().take(SHOWN.1).collect())
+    }
+}
+
 impl Reloader {
     /// With the configuration that the gateway starts with.
     pub(super) fn new(parts: Parts, settings: Settings, tenants: &Tenants) -> Self {
@@ -89,10 +95,8 @@ impl Reloader {
     /// Which configuration is in use, for the console.
     pub(super) fn shown(&self) -> console::Configuration {
         let state = self.state();
-        let refused = state.refused.as_ref().map(|refused| {
-            let first: String = refused.mistakes.first().map_or("", |mistake| mistake).chars().take(SHOWN.1).collect();
-            (refused.at_ms, first)
-        });
+        let first = |refused: &Refused| (refused.at_ms, refused.shown().next().unwrap_or_default());
+        let refused = state.refused.as_ref().map(first);
         console::Configuration { version: state.version.clone(), loaded_ms: state.since_ms, refused }
     }
 
@@ -213,8 +217,7 @@ impl Configuration for Arc<Reloader> {
     fn view(&self) -> Value {
         let state = self.state();
         let refused = state.refused.as_ref().map(|refused| {
-            let shown = refused.mistakes.iter().take(SHOWN.0);
-            let shown: Vec<String> = shown.map(|mistake| mistake.chars().take(SHOWN.1).collect()).collect();
+            let shown: Vec<_> = refused.shown().collect();
             json!({ "at": clock::rfc3339(refused.at_ms), "count": refused.mistakes.len(), "mistakes": shown })
         });
         json!({
@@ -253,13 +256,16 @@ fn with_what_is_live(used: &Settings, read: &Settings) -> Settings {
 
 /// Sections with settings that hold from the next start.
 fn left_as_they_are(used: &Settings, read: &Settings) -> Vec<&'static str> {
+    // All of them by name, so that none that is added later is forgotten here. The tenants' are always live.
+    let Settings { server, deletions, store, retention, tenants: _, upstream, telemetry, log } = used;
     let sections = [
-        ("server", used.server == read.server),
-        ("deletions", used.deletions == read.deletions),
-        ("store", used.store == read.store),
-        ("retention", used.retention == read.retention),
-        ("upstream", used.upstream == read.upstream),
-        ("log", used.log == read.log),
+        ("server", *server == read.server),
+        ("deletions", *deletions == read.deletions),
+        ("store", *store == read.store),
+        ("retention", *retention == read.retention),
+        ("upstream", *upstream == read.upstream),
+        ("telemetry", *telemetry == read.telemetry),
+        ("log", *log == read.log),
     ];
     sections.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
 }
@@ -275,11 +281,9 @@ fn version(settings: &Settings, tenants: &Tenants) -> String {
 /// How the files look from outside: which there are, when they were changed, how long they are.
 fn look(file: &Path, directory: &Path) -> u64 {
     let mut hasher = DefaultHasher::new();
-    let mut files = vec![file.to_owned()];
-    let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
-    files.extend(entries.filter(|path| path.extension().is_some_and(|extension| extension == "toml")));
-    files.sort();
-    for file in files {
+    // A folder that cannot be read looks like an empty one; reading it says what is wrong.
+    let tenants = tenants::files(directory).unwrap_or_default();
+    for file in [file.to_owned()].into_iter().chain(tenants) {
         let about = fs::metadata(&file).ok();
         let about = about.map(|about| (about.mtime(), about.mtime_nsec(), about.len(), about.ino()));
         (file, about).hash(&mut hasher);

@@ -110,7 +110,11 @@ const QUOTABLE: &[&str] = &[
 /// The longest name of an API key, in characters.
 const LONGEST_KEY_NAME: usize = 64;
 
-fn files(directory: &Path) -> Result<Vec<PathBuf>, Vec<ConfigError>> {
+/// The tenants' files in a folder, in the order in which they are read.
+///
+/// # Errors
+/// If it cannot be read as a folder.
+pub fn files(directory: &Path) -> Result<Vec<PathBuf>, Vec<ConfigError>> {
     let wrong = |err: std::io::Error| {
         let hint = "the setting tenants.directory names the folder of the tenants' files".to_owned();
         vec![ConfigError::new(directory, "", format!("cannot be read as a folder: {err}"), Some(hint))]

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use adapters::{Dialect, Grant, Pace, Registration};
 use secrecy::{ExposeSecret, SecretString};
 
-pub use file::{Secrets, is_name, load};
+pub use file::{Secrets, files, is_name, load};
 pub use issuer::{TokenKeys, TokenRule};
 pub use schema::schema;
 

@@ -145,9 +145,10 @@ async fn limits_hold_at_once_and_what_needs_a_restart_is_named() {
     gateway.change("onedelete.toml", |file| {
         table(file, "server").insert("max_connections".to_owned(), 77.into());
         table(file, "log").insert("filter".to_owned(), "warn".into());
+        file.insert("telemetry".to_owned(), toml::toml! { pass_upstream = false }.into());
     });
     assert!(gateway.reload().await);
-    assert_eq!(ready(&gateway).await["restart_needed"], json!(["server", "log"]));
+    assert_eq!(ready(&gateway).await["restart_needed"], json!(["server", "telemetry", "log"]));
     gateway.stop().await;
 }
 
