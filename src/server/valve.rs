@@ -52,8 +52,9 @@ pub(super) struct Coming<B> {
     place: Arc<Place>,
 }
 
-/// So many are taken in however late the process is: enough to keep it busy.
-const LEAST: usize = 16;
+/// So many are taken in however late the process is: as many as calls may be in flight by default. They keep it busy, and nobody
+/// who asks with a few connections is refused because the processor is in use.
+const LEAST: usize = 64;
 /// Between two looks at how late it is.
 const LOOK: Duration = Duration::from_millis(10);
 /// The limit moves after so many looks, by the best of them: a burst that is worked off in between is no overload.

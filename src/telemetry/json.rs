@@ -78,7 +78,8 @@ impl Fields<'_> {
     fn name(&mut self, field: &Field) {
         self.0.push_str(",\"");
         // Names are the source's, but any text can be one.
-        write_escaped(field.name().trim_start_matches("r#"), self.0);
+        let name = field.name();
+        write_escaped(name.strip_prefix("r#").unwrap_or(name), self.0);
         self.0.push_str("\":");
     }
 

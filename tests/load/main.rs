@@ -40,6 +40,8 @@ struct Options {
     seed: u64,
     /// A command that cannot run here has failed.
     required: bool,
+    /// The machine is used by others as well: ratios of times have wider bounds.
+    shared: bool,
     /// Part of the quick selection: small, and without ratios, which a busy machine would spoil.
     quick: bool,
 }
@@ -49,7 +51,8 @@ const USAGE: &str = "usage: cargo test --test load -- [COMMAND [OPTIONS]]
   slow     --rounds N   1,000 slow connections of each kind, N times, beside a bystander
   bombs                 50 upstream replies that are too large, too long or too slow, of each kind, at once
   soak     --seconds N  a million contacts with 10 % faults, spread over N seconds
-  each: --seed S        repeats the same choices; --required: fails where it would be skipped
+  each: --seed S        repeats the same choices; --required: fails where it would be skipped; --shared: wider bounds
+        of ratios, for a machine that does other things as well
 without a command: a quick selection, without ratios";
 
 /// Each command, and its own option.
@@ -103,12 +106,13 @@ fn main() -> ExitCode {
 fn parse(words: &[String]) -> Option<(Option<&'static str>, Options)> {
     let mut words = words.iter().map(String::as_str);
     let seed = fastrand::u64(..1_000_000);
-    let mut options = Options { seconds: None, rounds: None, seed, required: false, quick: false };
+    let mut options = Options { seconds: None, rounds: None, seed, required: false, shared: false, quick: false };
     let Some(first) = words.next() else { return Some((None, options)) };
     let (command, own) = COMMANDS.into_iter().find(|(name, _)| *name == first)?;
     while let Some(word) = words.next() {
         match word {
             "--required" => options.required = true,
+            "--shared" => options.shared = true,
             "--seed" => options.seed = words.next()?.parse().ok()?,
             "--seconds" if own == word => options.seconds = Some(words.next()?.parse().ok().filter(|n| *n > 0)?),
             "--rounds" if own == word => options.rounds = Some(words.next()?.parse().ok().filter(|n| *n > 0)?),
@@ -127,15 +131,15 @@ async fn run(command: &'static str, options: Options) -> bool {
     });
     let rounds = options.rounds.unwrap_or(3);
     let longest = Duration::from_secs(match command {
-        "overload" => 180 + 4 * seconds,
+        "overload" => 240 + 8 * seconds,
         "slow" => 60 + 90 * rounds as u64,
         "bombs" => 120,
         _ => 180 + seconds,
     });
     let work = async {
         match command {
-            "overload" => overload::run(seconds, options.quick).await,
-            "slow" => slow::run(rounds, options.quick).await,
+            "overload" => overload::run(seconds, options.shared, options.quick).await,
+            "slow" => slow::run(rounds, options.shared, options.quick).await,
             "bombs" => bombs::run(options.quick).await,
             _ => soak::run(seconds, seed, options.quick).await,
         }

@@ -32,8 +32,9 @@ const DRIP: Duration = Duration::from_millis(250);
 /// How long the bystander is measured, and how long it lets pass between two requests.
 const MEASURED: Duration = Duration::from_millis(2_500);
 const PAUSE: Duration = Duration::from_millis(5);
-/// The bystander's p99 beside the slow ones, compared with that without them.
-const SLOWER: f64 = 2.0;
+/// The bystander's p99 beside the slow ones, compared with that without them; the second is for a machine that others use as
+/// well.
+const SLOWER: [f64; 2] = [2.0, 4.0];
 /// Memory that readers may take above slow heads: of large answers that nobody reads, a tenant has 32 MiB by default.
 const MOST_KIB: u64 = 96 << 10;
 /// Results of more than 500 bytes each: more than the kernel keeps for a caller who does not read.
@@ -56,7 +57,7 @@ struct Stage {
     large: String,
 }
 
-pub(crate) async fn run(rounds: usize, quick: bool) -> Result<String, Wrong> {
+pub(crate) async fn run(rounds: usize, shared: bool, quick: bool) -> Result<String, Wrong> {
     let (rounds, count) = if quick { (1, 100) } else { (rounds, SLOW) };
     let wethod = DIALECTS.iter().find(|one| one.profile.id == "wethod").unwrap();
     let lists = DIALECTS.iter().find(|one| one.profile.id == "talkdesk").unwrap();
@@ -100,7 +101,7 @@ pub(crate) async fn run(rounds: usize, quick: bool) -> Result<String, Wrong> {
             wrong.push(format!("beside {mode:?}, the gateway has {} where it had {}", mib(memory), mib(least)));
         }
         let ratio = median(ratios);
-        if !quick && ratio >= SLOWER {
+        if !quick && ratio >= SLOWER[usize::from(shared)] {
             wrong.push(format!("beside {mode:?}, the bystander's p99 is {ratio:.2} times its own"));
         }
         figures.push(format!(
