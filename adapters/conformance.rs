@@ -7,7 +7,6 @@ mod doubles;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -33,7 +32,7 @@ pub(crate) fn with_settings(registration: &Registration, changes: &Map<String, V
 
 /// Targets by native id, with slots 0, 1, 2 …
 pub(crate) fn id_targets(ids: &[&str]) -> Vec<Target> {
-    targets(ids.iter().map(|id| Identifier::Id(Arc::from(*id))))
+    targets(ids.iter().map(|id| Identifier::Id((*id).into())))
 }
 
 pub(crate) fn targets(identifiers: impl IntoIterator<Item = Identifier>) -> Vec<Target> {
@@ -259,7 +258,7 @@ fn hostile_identifiers_are_refused_by_every_grammar() {
         }
         Identifier::Phone(phone) => crate::grammar::is_phone(phone),
         Identifier::External { provider, id } => {
-            [provider, id].iter().all(|text| crate::grammar::is_visible_ascii(text))
+            [&**provider, &**id].into_iter().all(crate::grammar::is_visible_ascii)
         }
     };
     for registration in DIALECTS {

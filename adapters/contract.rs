@@ -9,6 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::Text;
+
 /// Where a contact stands among those that one deletion asks for, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Slot(pub u32);
@@ -41,15 +43,15 @@ impl IdentifierKind {
 #[serde(rename_all = "snake_case")]
 pub enum Identifier {
     /// The upstream's own record id, exactly as the caller wrote it.
-    Id(Arc<str>),
+    Id(Text),
     /// A telephone number: `+`, then 1 to 15 digits.
-    Phone(Arc<str>),
+    Phone(Text),
     /// An id in a third system.
     External {
         /// Which system, for example `salesforce`.
         provider: Arc<str>,
         /// The id there.
-        id: Arc<str>,
+        id: Text,
     },
 }
 

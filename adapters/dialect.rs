@@ -167,8 +167,14 @@ pub fn groups(targets: Vec<Target>, most: usize) -> impl Iterator<Item = Vec<Tar
     let mut left = targets.into_iter();
     std::iter::from_fn(move || {
         let size = left.len().min(most.max(1));
-        let mut group = Vec::with_capacity(size);
-        group.extend(left.by_ref().take(size));
+        let group = if size == left.len() {
+            // The last one is taken as it stands, which is all where one call has room for all.
+            std::mem::take(&mut left).collect()
+        } else {
+            let mut group = Vec::with_capacity(size);
+            group.extend(left.by_ref().take(size));
+            group
+        };
         (size > 0).then_some(group)
     })
 }
@@ -193,7 +199,7 @@ impl IdentifierRule {
     /// sent is always what the caller wrote.
     pub fn key<'i>(&self, identifier: &'i Identifier) -> Cow<'i, str> {
         match identifier {
-            Identifier::External { provider, id } => Cow::Owned(format!("{provider}\u{0}{id}")),
+            Identifier::External { provider, id } => Cow::Owned(format!("{provider}\u{0}{}", &**id)),
             // Without a way out in between, a processor looks at many bytes at once.
             other if self.case_blind && other.text().bytes().fold(false, |any, b| any | b.is_ascii_uppercase()) => {
                 Cow::Owned(other.text().to_ascii_lowercase())

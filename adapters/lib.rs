@@ -19,6 +19,7 @@ pub mod vocabulary;
 
 mod request;
 mod store;
+mod text;
 
 #[cfg(test)]
 mod conformance;
@@ -39,6 +40,7 @@ pub use contract::{
     Call, Evidence, Fault, FaultCode, Finding, Identifier, IdentifierKind, Outcome, Plan, Processed, Reading, Slot,
     Target, TurnedAway, UpstreamWord, Wait,
 };
+pub use text::Text;
 pub use dialect::{
     Account, Answer, Asked, AuthScheme, CredentialForm, Dialect, Double, Grant, IdentifierRule, Limit, Member, Pace,
     Profile, Registration, Roster, SettingsError, SignIn, SignInReading, Twist,

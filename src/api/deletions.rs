@@ -177,7 +177,7 @@ pub(super) async fn shorthand(
     let key = RequestKey::read(&headers, SHORTHAND, &caller.key.tenant)?;
     let options = Options { connection: Some(connection), ..Options::default() };
     let mut intake = Intake::new(&caller, options, api.engine.hash_key(), key);
-    intake.add(ContactRequest::bare(Arc::from(id)))?;
+    intake.add(ContactRequest::bare(id.into()))?;
     let draft = has_room(&api, &intake, 1, key)?.then(|| draft(&api, &intake));
     let submission = intake.finish(keys_free_before_ms(&api));
     let preferences = Preferences::read(&headers, api.limits.now().max_wait_s);

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use adapters::Identifier;
+use adapters::{Identifier, Text};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -30,7 +30,7 @@ pub(super) struct DeletionRequest {
 /// One contact: an object, or a bare string or integer as its id.
 #[derive(Debug)]
 pub(super) struct ContactRequest {
-    pub(super) connection: Option<Arc<str>>,
+    pub(super) connection: Option<Text>,
     pub(super) identifier: Identifier,
     pub(super) reference: Option<Arc<str>>,
 }
@@ -38,9 +38,9 @@ pub(super) struct ContactRequest {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ContactObject {
-    connection: Option<Arc<str>>,
+    connection: Option<Text>,
     id: Option<Id>,
-    phone: Option<Arc<str>>,
+    phone: Option<Text>,
     external: Option<External>,
     r#ref: Option<Arc<str>>,
 }
@@ -49,10 +49,10 @@ struct ContactObject {
 #[serde(deny_unknown_fields)]
 struct External {
     provider: Arc<str>,
-    id: Arc<str>,
+    id: Text,
 }
 
-struct Id(Arc<str>);
+struct Id(Text);
 
 /// Reads a request, or says what is wrong with it and where.
 pub(super) fn parse(body: &[u8]) -> Result<DeletionRequest, Problem> {
@@ -224,13 +224,13 @@ impl<'de> Deserialize<'de> for ContactRequest {
                 f.write_str("an object, a string or an integer")
             }
             fn visit_str<E: Error>(self, id: &str) -> Result<ContactRequest, E> {
-                Ok(ContactRequest::bare(Arc::from(id)))
+                Ok(ContactRequest::bare(id.into()))
             }
             fn visit_u64<E: Error>(self, id: u64) -> Result<ContactRequest, E> {
-                Ok(ContactRequest::bare(Arc::from(id.to_string())))
+                Ok(ContactRequest::bare(id.to_string().into()))
             }
             fn visit_i64<E: Error>(self, id: i64) -> Result<ContactRequest, E> {
-                Ok(ContactRequest::bare(Arc::from(id.to_string())))
+                Ok(ContactRequest::bare(id.to_string().into()))
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ContactRequest, A::Error> {
                 let object = ContactObject::deserialize(MapAccessDeserializer::new(map))?;
@@ -253,7 +253,7 @@ impl<'de> Deserialize<'de> for ContactRequest {
 }
 
 impl ContactRequest {
-    pub(super) fn bare(id: Arc<str>) -> Self {
+    pub(super) fn bare(id: Text) -> Self {
         Self { connection: None, identifier: Identifier::Id(id), reference: None }
     }
 }
@@ -268,13 +268,13 @@ impl<'de> Deserialize<'de> for Id {
                 f.write_str("a string or an integer")
             }
             fn visit_str<E: Error>(self, id: &str) -> Result<Id, E> {
-                Ok(Id(Arc::from(id)))
+                Ok(Id(id.into()))
             }
             fn visit_u64<E: Error>(self, id: u64) -> Result<Id, E> {
-                Ok(Id(Arc::from(id.to_string())))
+                Ok(Id(id.to_string().into()))
             }
             fn visit_i64<E: Error>(self, id: i64) -> Result<Id, E> {
-                Ok(Id(Arc::from(id.to_string())))
+                Ok(Id(id.to_string().into()))
             }
         }
         deserializer.deserialize_any(Shape)

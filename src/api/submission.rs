@@ -108,7 +108,7 @@ impl<'c> Intake<'c> {
     /// Takes a contact in. One whose connection does not exist refuses the whole request.
     pub(super) fn add(&mut self, request: ContactRequest) -> Result<(), Problem> {
         let ContactRequest { connection, identifier, reference } = request;
-        let share = self.share(connection)?;
+        let share = self.share(connection.as_deref())?;
         let way = &self.ways[usize::from(share)];
         let slot = Slot(self.len() as u32);
         let admitted = way.connection.registration.profile.admit(&identifier);
@@ -148,14 +148,14 @@ impl<'c> Intake<'c> {
     }
 
     /// The share of a connection, found when it is first named.
-    fn share(&mut self, named: Option<Arc<str>>) -> Result<u16, Problem> {
-        let Some(name) = named.as_ref().or(self.fallback.as_ref()) else {
+    fn share(&mut self, named: Option<&str>) -> Result<u16, Problem> {
+        let Some(name) = named.or(self.fallback.as_deref()) else {
             let message = "names no connection, and neither the request nor the tenant has a default";
             return Err(Problem::invalid(format!("/contacts/{}", self.len()), "no_connection", message));
         };
         // Most often it is that of the contact before.
         let before = self.part.contacts.last().map(|contact| contact.share);
-        if let Some(share) = before.filter(|share| self.ways[usize::from(*share)].connection.name == *name) {
+        if let Some(share) = before.filter(|share| *self.ways[usize::from(*share)].connection.name == *name) {
             return Ok(share);
         }
         if let Some(share) = self.shares.get(name) {

@@ -57,9 +57,9 @@ pub struct Settled {
     pub sent: bool,
     /// How to go on; `None` where there is nothing to go on with.
     pub retry: Option<Retry>,
-    /// Why it is not known to be absent.
+    /// Why it is not known to be absent. Most contacts have none, and there can be a million of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<Reason>,
+    pub reason: Option<Box<Reason>>,
     /// For a duplicate: the slot of the one that stands for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duplicate_of: Option<Slot>,
@@ -90,7 +90,7 @@ impl Settled {
             attempts,
             sent: false,
             retry: Some(retry),
-            reason: Some(Reason { code: fault.code, upstream: fault.upstream.clone() }),
+            reason: Some(Box::new(Reason { code: fault.code, upstream: fault.upstream.clone() })),
             duplicate_of: None,
         }
     }

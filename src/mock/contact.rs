@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use adapters::{Identifier, IdentifierKind, Profile};
+use adapters::{Identifier, IdentifierKind, Profile, Text};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -70,7 +70,7 @@ pub(super) struct Written<'c> {
 struct Members {
     upstream: Option<String>,
     id: Option<Id>,
-    phone: Option<Arc<str>>,
+    phone: Option<Text>,
     external: Option<External>,
     #[serde(default)]
     held: bool,
@@ -80,10 +80,10 @@ struct Members {
 #[serde(deny_unknown_fields)]
 struct External {
     provider: Arc<str>,
-    id: Arc<str>,
+    id: Text,
 }
 
-struct Id(Arc<str>);
+struct Id(Text);
 
 impl From<Id> for Contact {
     fn from(id: Id) -> Self {
