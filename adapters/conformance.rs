@@ -257,9 +257,7 @@ fn hostile_identifiers_are_refused_by_every_grammar() {
             id.bytes().any(|b| b.is_ascii_digit()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         }
         Identifier::Phone(phone) => crate::grammar::is_phone(phone),
-        Identifier::External { provider, id } => {
-            [&**provider, &**id].into_iter().all(crate::grammar::is_visible_ascii)
-        }
+        Identifier::External { provider, id } => [&**provider, &**id].into_iter().all(crate::grammar::is_visible_ascii),
     };
     for registration in DIALECTS {
         for identifier in hostile_identifiers() {

@@ -40,11 +40,11 @@ pub use contract::{
     Call, Evidence, Fault, FaultCode, Finding, Identifier, IdentifierKind, Outcome, Plan, Processed, Reading, Slot,
     Target, TurnedAway, UpstreamWord, Wait,
 };
-pub use text::Text;
 pub use dialect::{
     Account, Answer, Asked, AuthScheme, CredentialForm, Dialect, Double, Grant, IdentifierRule, Limit, Member, Pace,
     Profile, Registration, Roster, SettingsError, SignIn, SignInReading, Twist,
 };
+pub use text::Text;
 
 /// Every dialect, alphabetically.
 pub static DIALECTS: &[Registration] =

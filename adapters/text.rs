@@ -43,3 +43,19 @@ impl fmt::Debug for Text {
         f.write_str("…")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_what_it_was_however_long_and_is_never_printed() {
+        for text in ["", "7", "6960cbe9b155d194e2f00001", "91c615e3-1040-4815-8ecb-00000000000a", "\u{1f40c}é"] {
+            let (kept, owned) = (Text::from(text), Text::from(text.to_owned()));
+            assert_eq!((&*kept, &*owned), (text, text));
+            assert_eq!(format!("{kept:?}"), "…");
+            let json = serde_json::to_string(&kept).unwrap();
+            assert_eq!(serde_json::from_str::<Text>(&json).unwrap(), owned);
+        }
+    }
+}

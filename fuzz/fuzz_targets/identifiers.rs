@@ -85,8 +85,8 @@ fn on_the_wire(dialect: &str, identifier: &Identifier) -> (String, String) {
         ("onlyoffice", _) => (format!("/api/2.0/crm/contact/{text}"), String::new()),
         ("talkdesk", identifier) => {
             let item = match identifier {
-                Identifier::Id(id) => format!("\"id\":\"{id}\""),
-                Identifier::Phone(phone) => format!("\"phone_number\":\"{phone}\""),
+                Identifier::Id(id) => format!("\"id\":\"{}\"", &**id),
+                Identifier::Phone(phone) => format!("\"phone_number\":\"{}\"", &**phone),
                 Identifier::External { provider, id } => {
                     format!("\"external_provider\":{},\"external_id\":{}", quoted(provider), quoted(id))
                 }

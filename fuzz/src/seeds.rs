@@ -111,7 +111,7 @@ pub fn identifiers() -> Vec<Vec<u8>> {
     let mut inputs = Vec::new();
     for (n, case) in cases().iter().enumerate() {
         let texts = (0..3).map(|n| case.contact(n)).map(|contact| match &contact {
-            Identifier::External { provider, id } => format!("{provider}\0{id}"),
+            Identifier::External { provider, id } => format!("{provider}\0{}", &**id),
             other => other.text().to_owned(),
         });
         for text in texts.chain(odd.map(str::to_owned)) {

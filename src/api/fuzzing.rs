@@ -38,11 +38,10 @@ pub struct Whole {
 
 impl From<ContactRequest> for Asked {
     fn from(contact: ContactRequest) -> Self {
-        let text = |text: Option<std::sync::Arc<str>>| text.map(|text| text.as_ref().to_owned());
         Self {
-            connection: text(contact.connection),
+            connection: contact.connection.map(|text| text.to_string()),
             identifier: contact.identifier,
-            reference: text(contact.reference),
+            reference: contact.reference.map(|text| text.to_string()),
         }
     }
 }

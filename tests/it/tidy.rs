@@ -14,6 +14,7 @@ use adapters::DIALECTS;
 const PURE_CRATES: &[&str] = &[
     "base64",
     "bytes",
+    "compact_str",
     "hmac",
     "http",
     "httpdate",
