@@ -7,8 +7,8 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 /// A short text. Up to 24 bytes (on machines of 64 bits) need no place of their own in memory, so that many contacts cost no
-/// more allocations than one. It can be personal data, so it has no `Debug`.
-#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// more allocations than one. It can be personal data, so `Debug` shows nothing of it.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Text(CompactString);
 
@@ -17,12 +17,6 @@ impl Deref for Text {
 
     fn deref(&self) -> &str {
         &self.0
-    }
-}
-
-impl AsRef<str> for Text {
-    fn as_ref(&self) -> &str {
-        self
     }
 }
 
