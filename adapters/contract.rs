@@ -4,6 +4,7 @@
 //! remembers or counts; that is the gateway's part. Above 500 lines because the contract's words are looked up in one place.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -57,6 +58,7 @@ pub enum Identifier {
 
 impl Identifier {
     /// Which of the three kinds this is.
+    #[inline]
     pub fn kind(&self) -> IdentifierKind {
         match self {
             Self::Id(_) => IdentifierKind::Id,
@@ -66,6 +68,7 @@ impl Identifier {
     }
 
     /// The main text: the id, the number, or the external id.
+    #[inline]
     pub fn text(&self) -> &str {
         match self {
             Self::Id(text) | Self::Phone(text) | Self::External { id: text, .. } => text,
@@ -537,10 +540,20 @@ pub enum Finding {
 }
 
 /// One finding for every contact of a call. What an adapter leaves out stays `response_incomplete`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Processed {
+    /// What is said of any of them. Most replies say the same of all, and a finding is large.
     findings: Vec<Finding>,
+    /// Which of these it is, for each contact of the call.
+    said: Vec<u32>,
 }
+
+impl PartialEq for Processed {
+    fn eq(&self, other: &Self) -> bool {
+        self.findings().eq(other.findings())
+    }
+}
+impl Eq for Processed {}
 
 impl Processed {
     /// Starts with nothing said about any contact of the call.
@@ -550,30 +563,50 @@ impl Processed {
 
     /// The same finding for every contact of the call.
     pub fn all(call: &Call, finding: &Finding) -> Self {
-        Self { findings: vec![finding.clone(); call.targets.len()] }
+        Self { findings: vec![finding.clone()], said: vec![0; call.targets.len()] }
     }
 
     /// What is said of each contact of the call, in their order, and the same finding for those of which nothing is.
     pub fn said(call: &Call, said: Vec<Option<Finding>>, silent: &Finding) -> Self {
-        let said = said.into_iter().chain(std::iter::repeat(None)).take(call.targets.len());
-        Self { findings: said.map(|finding| finding.unwrap_or_else(|| silent.clone())).collect() }
+        let mut processed = Self::all(call, silent);
+        for (finding, position) in said.into_iter().zip(0..) {
+            if let Some(finding) = finding {
+                processed.put(position, finding);
+            }
+        }
+        processed
     }
 
     /// Puts down what is said of the contact at `position` in `call.targets`; out of range changes nothing.
     pub fn put(&mut self, position: usize, finding: Finding) {
-        if let Some(place) = self.findings.get_mut(position) {
-            *place = finding;
-        }
+        self.put_all(position..position.saturating_add(1), &finding);
     }
 
-    /// One finding for each of `call.targets`, in their order.
-    pub fn findings(&self) -> &[Finding] {
-        &self.findings
+    /// The same for contacts that follow each other, of which the same is said.
+    pub fn put_all(&mut self, positions: Range<usize>, finding: &Finding) {
+        let Some(places) = self.said.get_mut(positions) else { return };
+        if self.findings.last() != Some(finding) {
+            self.findings.push(finding.clone());
+        }
+        // A call does not have so many contacts that this would be too small.
+        places.fill((self.findings.len() - 1) as u32);
+    }
+
+    /// The finding for the contact at `position` in `call.targets`; `None` out of range.
+    #[inline]
+    pub fn finding(&self, position: usize) -> Option<&Finding> {
+        self.findings.get(*self.said.get(position)? as usize)
     }
 
     /// The findings, in the order of `call.targets`.
     pub fn into_findings(self) -> Vec<Finding> {
-        self.findings
+        self.findings().cloned().collect()
+    }
+
+    /// One finding for each of `call.targets`, in their order.
+    pub fn findings(&self) -> impl ExactSizeIterator<Item = &Finding> {
+        // `said` holds places in `findings` alone.
+        self.said.iter().map(|place| &self.findings[*place as usize])
     }
 }
 
@@ -618,7 +651,7 @@ impl Reading {
     /// What one attempt alone says of each contact of the call: the reading without the doubt rule.
     pub fn findings(self, call: &Call) -> Vec<Finding> {
         match self {
-            Self::Processed(processed) => processed.into_findings(),
+            Self::Processed(processed) => processed.findings().cloned().collect(),
             Self::TurnedAway(
                 TurnedAway::Credential(fault) | TurnedAway::Throttled(fault) | TurnedAway::Fault(fault),
             )

@@ -3,8 +3,11 @@
 //! A dialect has no I/O, no clock and no credential. What waits, retries or remembers lives in the gateway.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::rc::Rc;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -122,6 +125,7 @@ pub struct Profile {
 
 impl Profile {
     /// The rule for an identifier, or the reason why it cannot be sent.
+    #[inline]
     pub fn admit(&self, identifier: &Identifier) -> Result<&'static IdentifierRule, Fault> {
         let rule = self.identifiers.iter().find(|rule| rule.kind == identifier.kind());
         let rule = rule.ok_or_else(|| Fault::new(FaultCode::UnsupportedIdentifier))?;
@@ -386,18 +390,18 @@ pub enum Twist {
 /// Finds contacts of a call by the identifiers that a reply names. Hexadecimal case does not matter; position never decides.
 ///
 /// Most upstreams answer in the order of the request, so the next contact is tried first and a map is only made
-/// for those that do not.
-#[derive(Debug)]
+/// for those that do not. Clones share it, so that each list of a reply can have an order of its own.
+#[derive(Debug, Clone)]
 pub struct Roster<'c> {
     targets: &'c [Target],
     next: usize,
-    by_key: Option<HashMap<String, usize>>,
+    by_text: Rc<OnceCell<HashMap<CaseBlind<'c>, usize>>>,
 }
 
 impl<'c> Roster<'c> {
     /// Over the contacts of a call.
     pub fn new(call: &'c Call) -> Self {
-        Self { targets: &call.targets, next: 0, by_key: None }
+        Self { targets: &call.targets, next: 0, by_text: Rc::default() }
     }
 
     /// The position in `call.targets` of the contact with this identifier text, or `None` if the call did not name it.
@@ -408,16 +412,36 @@ impl<'c> Roster<'c> {
             self.next += 1;
             return Some(self.next - 1);
         }
-        let targets = self.targets;
-        let map = self.by_key.get_or_insert_with(|| {
-            let keys = targets.iter().map(|t| t.identifier.text().to_ascii_lowercase());
-            keys.zip(0..).collect()
-        });
-        let found = map.get(&text.to_ascii_lowercase()).copied();
+        let texts = self.targets.iter().map(|target| CaseBlind(target.identifier.text()));
+        let map: &HashMap<_, _> = self.by_text.get_or_init(|| texts.zip(0..).collect());
+        let found = map.get(&CaseBlind(text)).copied();
         if let Some(position) = found {
             self.next = position + 1;
         }
         found
+    }
+}
+
+/// A text, whatever the case of its ASCII letters.
+#[derive(Debug)]
+struct CaseBlind<'t>(&'t str);
+
+impl PartialEq for CaseBlind<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.eq_ignore_ascii_case(other.0)
+    }
+}
+impl Eq for CaseBlind<'_> {}
+
+impl Hash for CaseBlind<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let mut lower = [0; 32];
+        for part in self.0.as_bytes().chunks(lower.len()) {
+            let lower = &mut lower[..part.len()];
+            lower.copy_from_slice(part);
+            lower.make_ascii_lowercase();
+            state.write(lower);
+        }
     }
 }
 

@@ -13,8 +13,16 @@ pub fn is_uuid(text: &str) -> bool {
 
 /// `digits` hexadecimal digits, upper or lower case.
 pub fn is_hex(text: &str, digits: usize) -> bool {
-    // Without a way out in between, a processor looks at many at once.
-    text.len() == digits && text.bytes().fold(true, |good, b| good & b.is_ascii_hexdigit())
+    text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// The same for a number of digits that is known beforehand, which costs less.
+#[inline]
+pub fn is_hex_of<const DIGITS: usize>(text: &str) -> bool {
+    // Without a way out in between, and with two ranges instead of three, a processor looks at many at once.
+    let is_digit = |b: u8| b.is_ascii_digit() | (b'a'..=b'f').contains(&(b | 0x20));
+    let digits = <&[u8; DIGITS]>::try_from(text.as_bytes());
+    digits.is_ok_and(|digits| digits.iter().fold(true, |all, b| all & is_digit(*b)))
 }
 
 /// A whole number from 1 to `most`, in canonical decimal: no sign, no leading zero, no blank.
@@ -52,6 +60,16 @@ mod tests {
         {
             assert!(!is_positive_integer(bad, i32::MAX as u64), "{bad}");
         }
+    }
+
+    #[test]
+    fn both_ways_to_look_at_digits_see_the_same() {
+        for b in 0..=u8::MAX {
+            let text = format!("0123456789{}bcdefABCDEF00", char::from(b));
+            assert_eq!(is_hex_of::<24>(&text), is_hex(&text, 24), "{text}");
+            assert_eq!(is_hex_of::<24>(&text), char::from(b).is_ascii_hexdigit(), "{text}");
+        }
+        assert!(!is_hex_of::<24>("") && !is_hex_of::<24>("6960cbe9b155d194e2f0000") && is_hex_of::<0>(""));
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod reply;
 pub mod url;
 pub mod vocabulary;
 
+mod plain;
 mod request;
 mod store;
 mod text;

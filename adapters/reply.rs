@@ -50,17 +50,26 @@ pub fn json<'r, T: Deserialize<'r>>(reply: &'r Response<Bytes>) -> Option<T> {
 
 /// Like [`json`], for replies that need not be objects: `T` must say itself what an array is to it.
 pub fn any_json<'r, T: Deserialize<'r>>(reply: &'r Response<Bytes>) -> Option<T> {
-    if is_encoded(reply) {
-        return None;
-    }
-    let body = reply.body().as_ref();
-    // Some servers start UTF-8 with a byte order mark; RFC 8259, section 8.1, lets readers ignore it.
-    let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
+    let body = body(reply)?;
     // Looked at as a whole, each of its texts need not be; where it is no UTF-8, that may stand in a text that nobody reads.
     match std::str::from_utf8(body) {
         Ok(text) => serde_json::from_str(text).ok(),
         Err(_) => serde_json::from_slice(body).ok(),
     }
+}
+
+/// The body as a text, or `None`: encoded, or no UTF-8.
+pub(crate) fn text(reply: &Response<Bytes>) -> Option<&str> {
+    std::str::from_utf8(body(reply)?).ok()
+}
+
+fn body(reply: &Response<Bytes>) -> Option<&[u8]> {
+    if is_encoded(reply) {
+        return None;
+    }
+    let body = reply.body().as_ref();
+    // Some servers start UTF-8 with a byte order mark; RFC 8259, section 8.1, lets readers ignore it.
+    Some(body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body))
 }
 
 /// A JSON object and nothing else: a derived struct would also take an array, and read its items by position.

@@ -249,7 +249,7 @@ impl SignIn for BasIp {
 
 impl BasIp {
     fn call(&self, targets: Vec<Target>) -> Call {
-        let mut request = Request::new(wire::to_json(&wire::Request { link_ids: wire::LinkIds(&targets) }));
+        let mut request = Request::new(wire::request(&targets));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         request.headers_mut().insert(ACCEPT, JSON);

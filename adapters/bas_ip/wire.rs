@@ -7,23 +7,15 @@ use std::marker::PhantomData;
 use bytes::Bytes;
 use http::Response;
 use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::contract::Target;
+use crate::plain;
 use crate::reply::{self, Object};
 
-#[derive(Serialize)]
-pub(super) struct Request<'a> {
-    pub(super) link_ids: LinkIds<'a>,
-}
-
-/// The ids of some contacts, written without a copy.
-pub(super) struct LinkIds<'a>(pub(super) &'a [Target]);
-
-impl Serialize for LinkIds<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|target| target.identifier.text()))
-    }
+/// The request's body: `{"link_ids":[…]}`. Every id has 36 bytes.
+pub(super) fn request(targets: &[Target]) -> Bytes {
+    plain::list_of_ids::<36>("link_ids", targets).into()
 }
 
 /// The request's body, read back.

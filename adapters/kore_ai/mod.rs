@@ -24,6 +24,7 @@ use crate::dialect::{
 use crate::reply::Object;
 use crate::url::BaseUrl;
 use crate::{grammar, reply};
+use wire::{ID_DIGITS, Told};
 
 /// The line for `DIALECTS`.
 pub(crate) const DIALECT: Registration = Registration {
@@ -55,7 +56,7 @@ static PROFILE: Profile = Profile {
         kind: IdentifierKind::Id,
         syntax: "24 hexadecimal digits",
         replay_safe: true,
-        accepts: |identifier| matches!(identifier, Identifier::Id(id) if grammar::is_hex(id, 24)),
+        accepts: |identifier| matches!(identifier, Identifier::Id(id) if grammar::is_hex_of::<ID_DIGITS>(id)),
         case_blind: true,
     }],
     // "60 requests per minute per account", shared by all Contact Center APIs of the account.
@@ -166,47 +167,76 @@ impl KoreAi {
 }
 
 fn processed(call: &Call, reply: &Response<Bytes>) -> Reading {
-    let Some(body) = reply::json::<wire::Response<'_>>(reply).filter(wire::Response::says_something) else {
+    let Some((totals, said)) = wire::read(reply, || Said::nothing(call), Said::hear) else {
         return Reading::unreadable(FaultCode::ResponseUnreadable, reply);
     };
-    let successes = body.successful_records.as_deref().unwrap_or_default();
-    let failures = body.failed_records.as_deref().unwrap_or_default();
-    let nothing_listed = successes.is_empty() && failures.is_empty();
-    if body.total_requested == Some(0) && nothing_listed && body.successful.unwrap_or(0) == 0 {
+    if totals.total_requested == Some(0) && totals.nothing_listed() && totals.successful.unwrap_or(0) == 0 {
         return Reading::turned_away(FaultCode::UpstreamMisconfigured, reply);
     }
-
-    let fault = |code| Finding::Fault(Fault::of_reply(code, reply).named());
     // Lists decide, counters only confirm: where they disagree, a contact in no list is not just left out.
-    let mut said: Vec<Option<Finding>> = vec![None; call.targets.len()];
-    let mut roster = Roster::new(call);
-    for record in successes {
-        if let Some(position) = record.id().and_then(|id| roster.find(id)) {
-            said[position] = Some(Finding::Deleted(Evidence::Item));
+    let silent =
+        if totals.counters_disagree() { FaultCode::ResponseContradictory } else { FaultCode::ResponseIncomplete };
+    let finding = |code| Finding::Fault(Fault::of_reply(code, reply).named());
+    let mut processed = Processed::all(call, &finding(silent));
+    let mut position = 0;
+    for same in said.words.chunk_by(|one, next| one == next) {
+        let positions = position..position + same.len();
+        position = positions.end;
+        match same[0] {
+            Word::Nothing => {}
+            Word::Deleted => processed.put_all(positions, &Finding::Deleted(Evidence::Item)),
+            Word::NotFound => processed.put_all(positions, &Finding::NotFound(Evidence::Item)),
+            Word::Refused(code) => processed.put_all(positions, &finding(code)),
         }
     }
-    let mut roster = Roster::new(call);
-    for record in failures {
-        if let Some(position) = record.id().and_then(|id| roster.find(id)) {
-            let finding = match record.reason() {
-                Some(reason) if says(reason, &["not found", "notfound", "not_found", "does not exist"]) => {
-                    Finding::NotFound(Evidence::Item)
-                }
-                Some(reason) if says(reason, &["invalid"]) => fault(FaultCode::UpstreamValidation),
-                _ => fault(FaultCode::UpstreamUnspecified),
-            };
-            said[position] = match said[position].take() {
-                Some(other) if other != finding => Some(fault(FaultCode::ResponseContradictory)),
-                _ => Some(finding),
-            };
+    Reading::Processed(processed)
+}
+
+/// What a reply's lists say of each contact of a call.
+struct Said<'c> {
+    successes: Roster<'c>,
+    failures: Roster<'c>,
+    words: Vec<Word>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Nothing,
+    Deleted,
+    NotFound,
+    Refused(FaultCode),
+}
+
+impl<'c> Said<'c> {
+    fn nothing(call: &'c Call) -> Self {
+        let roster = Roster::new(call);
+        Self { successes: roster.clone(), failures: roster, words: vec![Word::Nothing; call.targets.len()] }
+    }
+
+    /// In any order: whoever is told of twice in different ways is told of in contradiction.
+    fn hear(&mut self, told: Told<'_>) {
+        let (id, roster, word) = match told {
+            Told::Successful { id } => (id, &mut self.successes, Word::Deleted),
+            Told::Failed { id, reason } => (id, &mut self.failures, why(reason.unwrap_or_default())),
+        };
+        let position = id.and_then(|id| roster.find(id));
+        let Some(place) = position.and_then(|position| self.words.get_mut(position)) else { return };
+        if *place != Word::Nothing && *place != word {
+            *place = Word::Refused(FaultCode::ResponseContradictory);
+        } else {
+            *place = word;
         }
     }
-    let silent = if body.counters_disagree() {
-        fault(FaultCode::ResponseContradictory)
+}
+
+fn why(reason: &str) -> Word {
+    if says(reason, &["not found", "notfound", "not_found", "does not exist"]) {
+        Word::NotFound
+    } else if says(reason, &["invalid"]) {
+        Word::Refused(FaultCode::UpstreamValidation)
     } else {
-        fault(FaultCode::ResponseIncomplete)
-    };
-    Reading::Processed(Processed::said(call, said, &silent))
+        Word::Refused(FaultCode::UpstreamUnspecified)
+    }
 }
 
 /// A wrong scope is answered like a bad token: "Permission denied. Scope is incorrect!", 401. A new token would not help.

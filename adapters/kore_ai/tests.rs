@@ -107,3 +107,13 @@ fn ids_are_written_as_serde_would() {
         assert_eq!(body, json!({ "ids": ids }).to_string().into_bytes());
     }
 }
+
+#[test]
+fn a_twin_of_a_contact_is_not_told_of_by_the_other_list() {
+    let dialect = example(&DIALECT);
+    let call = dialect.plan(&id_targets(&[A, A])).calls.remove(0);
+    let body = json!({"successfulRecords": [A], "failedRecords": [{"id": A, "error": "in use"}]});
+    let reply = Response::new(Bytes::from(body.to_string()));
+    let words: Vec<_> = dialect.interpret(&call, &reply).findings(&call).iter().map(word).collect();
+    assert_eq!(words, ["response_contradictory", "response_incomplete"]);
+}
