@@ -109,7 +109,8 @@ impl<A: Answers> Manner<A> {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         if let Some(tls) = &self.tls {
-            let stream = self.stop.run_until_cancelled(tls.accept(stream)).await?;
+            // Boxed, as it is large and soon over: whoever speaks without TLS, or for long, need not carry it along.
+            let stream = Box::pin(self.stop.run_until_cancelled(tls.accept(stream))).await?;
             telemetry::handshake(stream.is_ok());
             let stream = stream.ok()?;
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");

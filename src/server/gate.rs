@@ -16,14 +16,13 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::io::poll_read_buf;
 
 use super::chunks::Chunks;
 use super::conversation::Conversation;
 use super::head::{Framing, Head, HeadLimits};
 use crate::api::{DRIBLET, HELD_BACK};
 
-/// What is read at once, at least.
+/// What is read at once, at most.
 const PIECE: usize = 8_192;
 /// A body that surely comes in one piece if it is here.
 const SHORT: u64 = 4_096;
@@ -37,9 +36,11 @@ pub(super) struct Gate<S> {
     limits: HeadLimits,
     conversation: Arc<Conversation>,
     place: Place,
-    /// Read and not looked at.
+    /// Read, and not yet with hyper.
     raw: BytesMut,
-    /// Looked at, and not yet with hyper.
+    /// So many bytes of it, at its beginning, were looked at and go to hyper as they are.
+    passed: usize,
+    /// What goes to hyper in the place of what was read, before anything else does.
     sound: BytesMut,
     ended: bool,
     shut: bool,
@@ -68,6 +69,7 @@ impl<S> Gate<S> {
             conversation,
             place: Place::Head(Box::new(Head::new(limits))),
             raw: begun,
+            passed: 0,
             sound: BytesMut::new(),
             ended: false,
             shut: false,
@@ -77,7 +79,7 @@ impl<S> Gate<S> {
         }
     }
 
-    /// Looks at what was read. Fails in a body that is not sound: hyper then reads nothing more.
+    /// Looks at what was read, where nothing of it has passed. Fails in a body that is not sound: hyper then reads nothing more.
     fn look(&mut self) -> io::Result<()> {
         match &mut self.place {
             Place::Head(head) => {
@@ -89,10 +91,10 @@ impl<S> Gate<S> {
                     Ok(None) => {}
                     Ok(Some((length, framing))) => {
                         self.conversation.head_ends(None);
-                        self.sound.unsplit(self.raw.split_to(length));
+                        self.passed = length;
                         // hyper reads over a short body that is here, whoever wanted it.
-                        let is_here = matches!(framing, Framing::Length(length)
-                            if length <= SHORT && length <= self.raw.len() as u64);
+                        let behind = (self.raw.len() - length) as u64;
+                        let is_here = matches!(framing, Framing::Length(length) if length <= SHORT && length <= behind);
                         if !is_here {
                             self.conversation.body_begins();
                         }
@@ -110,12 +112,7 @@ impl<S> Gate<S> {
                     }
                 }
             }
-            Place::Body(left) => {
-                let most = usize::try_from(*left).unwrap_or(usize::MAX);
-                let data = self.raw.split_to(self.raw.len().min(most));
-                self.take_from_body(data.len());
-                self.sound.unsplit(data);
-            }
+            Place::Body(_) => self.pass_body(),
             Place::Chunks(chunks) => match chunks.read(&mut self.raw, &mut self.sound) {
                 Ok(true) => {
                     self.conversation.body_ends();
@@ -146,6 +143,26 @@ impl<S> Gate<S> {
         }
     }
 
+    /// Lets pass what is there of a body, behind what passed already.
+    fn pass_body(&mut self) {
+        if let Place::Body(left) = self.place {
+            let most = usize::try_from(left).unwrap_or(usize::MAX);
+            let bytes = (self.raw.len() - self.passed).min(most);
+            self.passed += bytes;
+            self.take_from_body(bytes);
+        }
+    }
+
+    /// Lets a short body pass together with its head, if it is all here and hyper has room for both: else it makes room twice.
+    fn pass_short_body(&mut self, room: usize) {
+        if let Place::Body(left @ ..=SHORT) = self.place
+            && self.passed > 0
+            && self.passed + left as usize <= self.raw.len().min(room)
+        {
+            self.pass_body();
+        }
+    }
+
     fn take_from_body(&mut self, bytes: usize) {
         if let Place::Body(left) = &mut self.place {
             *left -= bytes as u64;
@@ -158,7 +175,7 @@ impl<S> Gate<S> {
 
     /// Whether the other side may still be sending what nobody will read.
     fn is_in_the_middle(&self) -> bool {
-        !self.ended && (!self.raw.is_empty() || !matches!(self.place, Place::Head(_)))
+        !self.ended && (self.raw.len() > self.passed || !matches!(self.place, Place::Head(_)))
     }
 }
 
@@ -166,13 +183,21 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let gate = &mut *self;
         loop {
-            if gate.sound.is_empty() {
+            if gate.sound.is_empty() && gate.passed == 0 {
                 gate.look()?;
+                gate.pass_short_body(to.remaining());
             }
             if !gate.sound.is_empty() {
                 let fits = gate.sound.len().min(to.remaining());
                 to.put_slice(&gate.sound[..fits]);
                 gate.sound.advance(fits);
+                return Poll::Ready(Ok(()));
+            }
+            if gate.passed > 0 {
+                let fits = gate.passed.min(to.remaining());
+                to.put_slice(&gate.raw[..fits]);
+                gate.raw.advance(fits);
+                gate.passed -= fits;
                 return Poll::Ready(Ok(()));
             }
             if let Some(nap) = &mut gate.nap {
@@ -203,8 +228,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
                 }
                 _ => {}
             }
-            gate.raw.reserve(PIECE);
-            let read = ready!(poll_read_buf(Pin::new(&mut gate.stream), cx, &mut gate.raw))?;
+            // Not into a place of its own: most connections are idle, and wait for what they read next.
+            let mut piece = [const { MaybeUninit::<u8>::uninit() }; PIECE];
+            let mut piece = ReadBuf::uninit(&mut piece);
+            ready!(Pin::new(&mut gate.stream).poll_read(cx, &mut piece))?;
+            let read = piece.filled().len();
+            gate.raw.extend_from_slice(piece.filled());
             if read == 0 {
                 gate.ended = true;
                 return Poll::Ready(Ok(()));

@@ -75,6 +75,8 @@ pub(super) struct Head {
     method: Option<Method>,
     old: bool,
     authority: Option<Vec<u8>>,
+    has_host: bool,
+    /// Only where it is compared with the authority.
     host: Option<Vec<u8>>,
     length: Option<u64>,
     chunked: bool,
@@ -92,6 +94,7 @@ impl Head {
             method: None,
             old: false,
             authority: None,
+            has_host: false,
             host: None,
             length: None,
             chunked: false,
@@ -225,10 +228,11 @@ impl Head {
         let value = trim(value);
         let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
         if is("host") {
-            if self.host.is_some() || !is_authority(value) {
+            if self.has_host || !is_authority(value) {
                 return Err(HOST);
             }
-            self.host = Some(value.to_ascii_lowercase());
+            self.has_host = true;
+            self.host = self.authority.is_some().then(|| value.to_ascii_lowercase());
         } else if is("content-length") {
             let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
             let number = std::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok());
@@ -250,11 +254,11 @@ impl Head {
 
     /// What can only be said of the whole.
     fn end(&self) -> Result<Framing, Flaw> {
-        match (&self.host, &self.authority) {
-            (None, None) if self.old => {}
-            (Some(host), Some(authority)) if host != authority => return Err(TARGET),
-            (Some(_), _) => {}
-            (None, _) => return Err(HOST),
+        match (self.has_host, &self.authority) {
+            (false, None) if self.old => {}
+            (false, _) => return Err(HOST),
+            (true, Some(_)) if self.host != self.authority => return Err(TARGET),
+            (true, _) => {}
         }
         // RFC 9112, section 6.1: HTTP/1.0 knows no chunks.
         match (self.chunked, self.length) {
