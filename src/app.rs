@@ -198,6 +198,7 @@ impl Gateway {
         if let Some(tls) = &tls {
             listeners.spawn(Arc::clone(tls).watch(stopping.clone()));
         }
+        listeners.spawn(Arc::clone(&tidying).close_idle(stopping.clone()));
         if settings.upstream.idle_ms > 0 {
             listeners.spawn(tidying.tidy(Duration::from_millis(settings.upstream.idle_ms), stopping.clone()));
         }

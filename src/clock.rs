@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
@@ -65,10 +65,14 @@ pub fn unix_ns() -> u64 {
 }
 
 /// Milliseconds since 1970-01-01 UTC.
+#[allow(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn unix_ms() -> i64 {
     match SIMULATED.get() {
         Some(Simulated { start, unix_ms }) => unix_ms + start.elapsed().as_millis() as i64,
-        None => jiff::Timestamp::now().as_millisecond(),
+        None => match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+            Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |ms| -ms),
+        },
     }
 }
 

@@ -3,7 +3,6 @@
 //!
 //! It reads no file, and decides nothing about contacts: whoever works at an upstream that was given up is told so by it.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -14,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::engine::driver::Route;
 use crate::live::Live;
+use crate::maps::HashMap;
 use crate::outbound::{Outbound, Upstream};
 use crate::tenants::{Connection, Tenants};
 
@@ -210,6 +210,17 @@ impl Desk {
         }
     }
 
+    /// Closes connections to upstreams that nobody used for their time, looking once a second, until it is told to stop.
+    pub async fn close_idle(self: Arc<Self>, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await.is_some() {
+            let open = self.open();
+            let idle = open.values().map(|opened| &opened.upstream).filter(|upstream| upstream.has_idle());
+            let idle: Vec<_> = idle.cloned().collect();
+            drop(open);
+            idle.iter().for_each(|upstream| upstream.close_idle());
+        }
+    }
+
     /// Whatever is used now stays, as does what has still to be remembered: paces, budgets, and that an upstream is being left
     /// alone. Pauses of sign-ins outlive their upstreams.
     fn forget_idle(&self, idle: Duration) {
@@ -239,10 +250,12 @@ impl Opened {
 
 #[cfg(test)]
 mod tests {
-    use adapters::{DIALECTS, Pace};
+    use adapters::{DIALECTS, Grant, Identifier, Pace, Slot, Target};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::outbound::{Rules, sample_connection};
+    use crate::outbound::{Dial, Dialling, Rules, sample, sample_connection};
     use crate::tenants::Tenant;
 
     /// A tenant "acme" whose connection "c" is so.
@@ -318,5 +331,55 @@ mod tests {
         desk.replace(Arc::default());
         assert!(matches!(desk.route(connection(&other)), Err(NoWay::Gone)));
         assert_eq!(desk.open().len(), 0);
+    }
+
+    /// Answers whatever comes, until it is hung up on; then it says so.
+    struct Answering(tokio::sync::mpsc::UnboundedSender<()>);
+
+    impl Dial for Answering {
+        fn dial<'d>(&'d self, _: &'d http::Uri) -> Dialling<'d> {
+            let (near, mut far) = tokio::io::duplex(1 << 16);
+            let hung_up = self.0.clone();
+            TaskTracker::new().spawn(async move {
+                let mut bytes = [0; 4_096];
+                while far.read(&mut bytes).await.unwrap() > 0 {
+                    far.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+                }
+                hung_up.send(()).unwrap();
+            });
+            Box::pin(std::future::ready(Ok(Box::new(near) as Box<_>)))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_connections_are_closed_though_nobody_calls() {
+        let registration = sample(|grant| matches!(grant, Grant::Fixed));
+        let tenants = tenants(|connection| *connection = sample_connection(registration));
+        let (hanging_up, mut hung_up) = tokio::sync::mpsc::unbounded_channel();
+        let Desk { outbound, .. } = desk(&tenants);
+        let desk = Arc::new(Desk::new(Arc::clone(&tenants), outbound.dialled_by(Arc::new(Answering(hanging_up))), 4));
+        let stop = CancellationToken::new();
+        let closing = TaskTracker::new().spawn(Arc::clone(&desk).close_idle(stop.clone()));
+        let Route { upstream, .. } = desk.route(connection(&tenants)).unwrap();
+        let ids = ["7000001", "00000000000000000000000a", "91c615e3-1040-4815-8ecb-00000000000a"];
+        let mut ids = ids.into_iter().map(|text| Identifier::Id(text.into()));
+        let identifier = ids.find(|id| registration.profile.admit(id).is_ok()).unwrap();
+        let target = Target { slot: Slot(0), identifier };
+        let call = connection(&tenants).dialect.plan(&[target]).calls.remove(0);
+        for is_retired in [false, true] {
+            let permit = upstream.admit(1, None).await.unwrap();
+            assert!(upstream.send(&permit, &call).await.is_ok() && upstream.has_idle());
+            let start = tokio::time::Instant::now();
+            if is_retired {
+                upstream.retire(None);
+            }
+            hung_up.recv().await.unwrap();
+            // Kept for 4 s, and looked for once a second.
+            let took = start.elapsed().as_secs();
+            assert!(if is_retired { took == 0 } else { (4..=5).contains(&took) }, "{took} s");
+            assert!(!upstream.has_idle());
+        }
+        stop.cancel();
+        closing.await.unwrap();
     }
 }

@@ -14,6 +14,7 @@ pub mod desk;
 pub mod engine;
 pub mod issuers;
 pub mod live;
+mod maps;
 pub mod mock;
 pub mod outbound;
 pub mod record;

@@ -64,6 +64,11 @@ impl Breaker {
         Self { rules, era: 0, in_row: 0, window: VecDeque::new(), open_until_ms: None, probing: false }
     }
 
+    /// Whether it is closed, whatever time it is.
+    pub(super) fn is_closed(&self) -> bool {
+        self.open_until_ms.is_none()
+    }
+
     /// For how many milliseconds the upstream is left alone, if it is: until a probe may go, or a little longer while
     /// one is under way. Asking changes nothing.
     pub(super) fn open_for(&self, now_ms: u64) -> Option<u64> {

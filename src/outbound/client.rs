@@ -2,32 +2,33 @@
 //!
 //! No redirects, no proxies, no referer, no cookies, no decompression: each was seen to send a delete, or a credential, where
 //! nobody asked for it. What goes out is byte for byte what was planned. A request that was taken back before its first byte,
-//! because the kept connection had just been closed, goes out on another; nothing else is sent twice. It does not log.
+//! because the kept connection had been closed, goes out on another; nothing else is sent twice. A connection has no task of its
+//! own: whoever waits for a reply drives it, and closes it by waiting no longer. It does not log.
 
 use std::future::Future;
 use std::io;
+#[cfg(test)]
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use adapters::{Fault, FaultCode, UpstreamWord};
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderValue, USER_AGENT};
-use http::{StatusCode, Uri};
-use http_body_util::{BodyExt, Full};
-use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
 
-use super::dial::{Dial, DialRules, Sockets, Stream};
+use self::kept::Kept;
+use self::line::{Line, NoReply, Origin};
+use super::dial::{Dial, DialRules, Sockets};
 use crate::engine::Lost;
+
+mod kept;
+mod line;
 
 /// More header lines than this in a reply make it unreadable.
 const MAX_HEADERS: usize = 64;
-
-/// The longest head of a reply, in bytes, that is kept while its end is still to come.
-const MAX_HEAD_BYTES: usize = 64 * 1_024;
 
 /// What a client may do.
 #[derive(Debug, Clone, Copy)]
@@ -49,9 +50,10 @@ pub struct ClientRules {
 }
 
 /// The HTTP client of one connection.
-#[derive(Clone)]
 pub struct Client {
-    inner: legacy::Client<Connector, Full<Bytes>>,
+    dial: Arc<dyn Dial>,
+    kept: Kept,
+    connect: Duration,
     response: Duration,
     max_response_bytes: usize,
     #[cfg(test)]
@@ -60,11 +62,11 @@ pub struct Client {
 
 /// What answers instead of the network in tests that run in virtual time, where sockets have no place.
 #[cfg(test)]
-pub(crate) type StandIn = Arc<dyn Fn(http::Request<Bytes>) -> Standing + Send + Sync>;
+pub(crate) type StandIn = Arc<dyn Fn(Request<Bytes>) -> Standing + Send + Sync>;
 
 /// An answer to come.
 #[cfg(test)]
-pub(crate) type Standing = Pin<Box<dyn Future<Output = Result<http::Response<Bytes>, Lost>> + Send>>;
+pub(crate) type Standing = Pin<Box<dyn Future<Output = Result<Response<Bytes>, Lost>> + Send>>;
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -81,18 +83,11 @@ impl Client {
 
     /// The same, with connections that something else makes.
     pub fn dialled_by(rules: ClientRules, dial: Arc<dyn Dial>) -> Self {
-        let inner = legacy::Client::builder(TokioExecutor::new())
-            // Below the server's own idle timeout, or a delete meets a connection that is just being closed.
-            .pool_idle_timeout(Duration::from_millis(rules.pool_idle_ms))
-            .pool_max_idle_per_host(rules.max_idle)
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            // Only what was handed back whole, none of it written.
-            .retry_canceled_requests(true)
-            .http1_max_buf_size(MAX_HEAD_BYTES)
-            .build(Connector { dial, patience: Duration::from_millis(rules.connect_ms) });
         Self {
-            inner,
+            dial,
+            // Below the server's own idle timeout, or a delete meets a connection that is just being closed.
+            kept: Kept::new(rules.max_idle, Duration::from_millis(rules.pool_idle_ms)),
+            connect: Duration::from_millis(rules.connect_ms),
             response: Duration::from_millis(rules.response_ms),
             max_response_bytes: rules.max_response_bytes,
             #[cfg(test)]
@@ -105,28 +100,47 @@ impl Client {
         self.stand_in = Some(stand_in);
     }
 
-    /// Sends one request once, and reads its reply whole. Only a failure to connect proves that nothing was sent.
-    pub async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, Lost> {
+    /// Sends one request once, and reads its reply whole. Nothing was sent where no connection could be had.
+    pub fn send(&self, request: Request<Bytes>) -> impl Future<Output = Result<Response<Bytes>, Lost>> + Send {
         #[cfg(test)]
-        if let Some(stand_in) = &self.stand_in {
-            return stand_in(request).await;
-        }
+        let standing = self.stand_in.as_ref().map(|stand_in| stand_in(request.clone()));
         let mut request = request.map(Full::new);
         let headers = request.headers_mut();
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("onedelete/", env!("CARGO_PKG_VERSION"))));
-        let mut status = None;
-        let ended = tokio::time::timeout(self.response, self.exchange(request, &mut status)).await;
-        ended.unwrap_or_else(|_| Err(maybe_sent(FaultCode::ResponseTimeout, status)))
+        async move {
+            #[cfg(test)]
+            if let Some(standing) = standing {
+                return standing.await;
+            }
+            let mut status = None;
+            let ended = tokio::time::timeout(self.response, self.exchange(&mut request, &mut status)).await;
+            ended.unwrap_or_else(|_| Err(maybe_sent(FaultCode::ResponseTimeout, status)))
+        }
+    }
+
+    /// Closes connections that nobody used for their time. Until it is called, they stay open, and are not used.
+    pub fn close_idle(&self) {
+        self.kept.close_idle();
+    }
+
+    /// Whether there is an idle connection.
+    pub fn has_idle(&self) -> bool {
+        self.kept.has_any()
+    }
+
+    /// Closes idle connections, and keeps none from now on.
+    pub fn keep_none(&self) {
+        self.kept.close();
     }
 
     /// The status is told as soon as it is known.
     async fn exchange(
         &self,
-        request: http::Request<Full<Bytes>>,
+        request: &mut Request<Full<Bytes>>,
         status: &mut Option<StatusCode>,
-    ) -> Result<http::Response<Bytes>, Lost> {
-        let reply = self.inner.request(request).await.map_err(|err| lost(&err))?;
+    ) -> Result<Response<Bytes>, Lost> {
+        let (mut line, reply) = self.ask(request).await?;
         let (head, mut body) = reply.into_parts();
         *status = Some(head.status);
         let unreadable = || maybe_sent(FaultCode::ResponseUnreadable, Some(head.status));
@@ -134,14 +148,43 @@ impl Client {
             return Err(unreadable());
         }
         let mut whole = Gathered::default();
-        while let Some(frame) = body.frame().await {
+        while let Some(frame) = line.frame(&mut body).await {
             let Ok(data) = frame.map_err(|_| unreadable())?.into_data() else { continue };
             if whole.len() + data.len() > self.max_response_bytes {
                 return Err(unreadable());
             }
             whole.add(data);
         }
-        Ok(http::Response::from_parts(head, whole.into()))
+        if line.is_free() {
+            self.kept.keep(line);
+        }
+        Ok(Response::from_parts(head, whole.into()))
+    }
+
+    /// Sends a request on a kept connection that is still good, or else on a new one.
+    async fn ask(&self, request: &mut Request<Full<Bytes>>) -> Result<(Box<Line>, Response<Incoming>), Lost> {
+        let origin = Origin::taken_from(request.uri_mut());
+        let origin = origin.ok_or_else(|| not_sent(FaultCode::UpstreamMisconfigured))?;
+        while let Some(mut line) = self.kept.take(&origin) {
+            match line.ask(request).await {
+                Ok(reply) => return Ok((line, reply)),
+                Err(NoReply::TakenBack) => {}
+                Err(NoReply::Lost) => return Err(maybe_sent(FaultCode::ConnectionLost, None)),
+            }
+        }
+        let mut line = Box::pin(self.dial(&origin)).await.map_err(|err| not_connected(&err))?;
+        match line.ask(request).await {
+            Ok(reply) => Ok((line, reply)),
+            // Closed as soon as it was there.
+            Err(NoReply::TakenBack) => Err(not_sent(FaultCode::ConnectFailed)),
+            Err(NoReply::Lost) => Err(maybe_sent(FaultCode::ConnectionLost, None)),
+        }
+    }
+
+    async fn dial(&self, origin: &Origin) -> io::Result<Box<Line>> {
+        let uri = origin.uri();
+        let dialled = tokio::time::timeout(self.connect, self.dial.dial(&uri)).await;
+        Line::over(dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?, origin).await
     }
 }
 
@@ -181,52 +224,20 @@ fn is_encoded(headers: &HeaderMap) -> bool {
     encodings.iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
-fn lost(err: &legacy::Error) -> Lost {
-    if !err.is_connect() {
-        return maybe_sent(FaultCode::ConnectionLost, None);
-    }
-    let forbidden = std::iter::successors(std::error::Error::source(err), |err| err.source())
+fn not_connected(err: &io::Error) -> Lost {
+    let forbidden = std::iter::successors(Some(err as &(dyn std::error::Error + 'static)), |err| err.source())
         .filter_map(|err| err.downcast_ref::<io::Error>())
         .any(|err| err.kind() == io::ErrorKind::PermissionDenied && err.raw_os_error().is_none());
-    let (code, again) =
-        if forbidden { (FaultCode::UpstreamMisconfigured, false) } else { (FaultCode::ConnectFailed, true) };
-    Lost::NotSent { fault: Fault::new(code), again }
+    not_sent(if forbidden { FaultCode::UpstreamMisconfigured } else { FaultCode::ConnectFailed })
+}
+
+fn not_sent(code: FaultCode) -> Lost {
+    Lost::NotSent { fault: Fault::new(code), again: code == FaultCode::ConnectFailed }
 }
 
 fn maybe_sent(code: FaultCode, status: Option<StatusCode>) -> Lost {
     let upstream = status.map(|status| UpstreamWord { status: status.as_u16(), code: None });
     Lost::MaybeSent(Fault { upstream, ..Fault::new(code) })
-}
-
-/// Makes connections for hyper, each within the time for it.
-#[derive(Clone)]
-struct Connector {
-    dial: Arc<dyn Dial>,
-    patience: Duration,
-}
-
-impl tower::Service<Uri> for Connector {
-    type Response = TokioIo<Box<dyn Stream>>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let Self { dial, patience } = self.clone();
-        Box::pin(async move {
-            let dialled = tokio::time::timeout(patience, dial.dial(&uri)).await;
-            dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map(TokioIo::new)
-        })
-    }
-}
-
-impl Connection for Box<dyn Stream> {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
 }
 
 #[cfg(test)]

@@ -160,7 +160,11 @@ impl Wallet {
             Source::Signed { id_claim, subject, client_id, key } => {
                 self.signed(id_claim, subject, client_id, key).ok_or_else(unusable)
             }
-            Source::SignIn(account) => self.signed_in(client, account).await,
+            Source::SignIn(account) => match self.at_hand(account) {
+                Some(known) => known,
+                // Boxed: it is large, and rare.
+                None => Box::pin(self.signed_in(client, account)).await,
+            },
             Source::Unusable => Err(unusable()),
         }
     }
@@ -217,18 +221,17 @@ impl Wallet {
         })
     }
 
+    /// What there is to show without a sign-in, and without waiting for one.
+    fn at_hand(&self, account: &SignInState) -> Option<Result<Shown, NoCredential>> {
+        let (state, now_ms) = (lock(&account.state), clock::ms());
+        state.without_asking(now_ms).or_else(|| {
+            // While somebody else renews it ahead of its end, the old one still holds.
+            state.holds(now_ms).filter(|_| account.turn.try_lock().is_err()).map(Ok)
+        })
+    }
+
     async fn signed_in(&self, client: &Client, account: &SignInState) -> Result<Shown, NoCredential> {
         let SignInState { state, turn, device } = account;
-        {
-            let (state, now_ms) = (lock(state), clock::ms());
-            if let Some(known) = state.without_asking(now_ms) {
-                return known;
-            }
-            // While somebody else renews it ahead of its end, the old one still holds.
-            if let Some(shown) = state.holds(now_ms).filter(|_| turn.try_lock().is_err()) {
-                return Ok(shown);
-            }
-        }
         let _turn = turn.lock().await;
         if let Some(known) = lock(state).without_asking(clock::ms()) {
             return known;

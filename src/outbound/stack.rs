@@ -77,10 +77,11 @@ pub struct Upstream {
     in_flight: Arc<Semaphore>,
     wallet: Wallet,
     metrics: CallMetrics,
-    /// Set when the connection is configured otherwise now, or not at all.
+    /// Tells those who wait that it is retired.
     retired: CancellationToken,
     /// Whether nothing may be sent again that was sent here.
     elsewhere: AtomicBool,
+    /// Set when the connection is configured otherwise now, or not at all.
     is_retired: AtomicBool,
     /// Until when the connection led elsewhere, in milliseconds since 1970-01-01 UTC.
     elsewhere_until_ms: i64,
@@ -236,9 +237,12 @@ impl Upstream {
             // It can have been refused or renewed while this call waited for its places.
             let Some(shown) = self.wallet.latest(shown) else { continue };
             // Asked at the end, so that a probe is under way as soon as it is allowed.
-            let admitted = self.breaker().admit(clock::ms());
+            let (admitted, state) = {
+                let (mut breaker, now_ms) = (self.breaker(), clock::ms());
+                (breaker.admit(now_ms), breaker.state(now_ms))
+            };
             let pass = admitted.map_err(|wait_ms| Lost::CircuitOpen { wait_ms })?;
-            self.show_breaker();
+            self.metrics.breaker(state);
             match retry {
                 Some(retry) => retry.used(),
                 None => self.budget.first_attempt(),
@@ -270,7 +274,12 @@ impl Upstream {
     }
 
     fn left_alone(&self) -> Result<(), Lost> {
-        match self.breaker().open_for(clock::ms()) {
+        let breaker = self.breaker();
+        // Mostly it is, and then it is all the same what time it is.
+        if breaker.is_closed() {
+            return Ok(());
+        }
+        match breaker.open_for(clock::ms()) {
             Some(wait_ms) => Err(Lost::CircuitOpen { wait_ms }),
             None => Ok(()),
         }
@@ -357,9 +366,19 @@ impl Upstream {
     pub fn retire(&self, now: Option<&Connection>) {
         let elsewhere = now.is_none_or(|now| !now.leads_where(&self.connection));
         self.elsewhere.store(elsewhere, Ordering::Release);
-        // Cheaper to ask than the token.
         self.is_retired.store(true, Ordering::Release);
         self.retired.cancel();
+        self.client.keep_none();
+    }
+
+    /// Whether there is an idle connection.
+    pub fn has_idle(&self) -> bool {
+        self.client.has_idle()
+    }
+
+    /// Closes connections that nobody used for their time.
+    pub fn close_idle(&self) {
+        self.client.close_idle();
     }
 
     /// The same, of a connection that led elsewhere until this moment, in milliseconds since 1970-01-01 UTC.
@@ -447,10 +466,6 @@ impl Upstream {
     /// The tenant and the connection, for log lines.
     fn name(&self) -> (&str, &str) {
         (&self.connection.tenant, &self.connection.name)
-    }
-
-    fn show_breaker(&self) {
-        self.metrics.breaker(self.breaker_state());
     }
 
     fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
@@ -603,9 +618,9 @@ mod tests {
         let hanging = elsewhere(&outbound, &listener, 1).await;
         let other = fixed(&outbound, 1);
         let mut hangs = std::pin::pin!(hanging.admit(1, None));
-        let accepted = tokio::task::spawn_blocking(move || listener.accept().map(|_| listener));
+        let accepted = tokio::task::spawn_blocking(move || listener.accept());
         // Keeps the first going until its sign-in is under way.
-        let _listener = tokio::select! {
+        let _connection = tokio::select! {
             _ = &mut hangs => panic!("admitted without a credential"),
             accepted = accepted => accepted.unwrap().unwrap(),
         };

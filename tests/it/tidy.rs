@@ -40,13 +40,15 @@ const OWNERS: &[(&[&str], &[&str])] = &[
     (&["config"], &["src/settings.rs", "src/settings/"]),
     (&["form_urlencoded"], &["src/api/", "src/console/", "src/record/"]),
     (&["governor"], &["src/outbound/pace.rs"]),
-    (&["hashbrown", "siphasher"], &["src/api/submission.rs"]),
+    (&["hashbrown"], &["src/api/submission.rs", "src/maps.rs"]),
+    (&["siphasher"], &["src/api/submission.rs"]),
     // The mocks are servers too, and so is what stands before an upstream to record it.
     (
         &["hyper", "hyper_util"],
         &["src/mock/", "src/outbound/client", "src/outbound/dial.rs", "src/record/", "src/server/"],
     ),
     (&["memchr"], &["src/server/head.rs"]),
+    (&["tikv_jemallocator"], &["src/main.rs"]),
     (&["jsonwebtoken"], &["src/issuers/", "src/outbound/credentials.rs"]),
     (&["metrics", "metrics_exporter_prometheus", "tracing_subscriber"], &["src/telemetry"]),
     (&["rustix"], &["src/cli/dumps.rs", "src/server/valve.rs"]),
@@ -104,7 +106,21 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         ],
     ),
     ("server", &["api", "arrivals", "clock", "engine::driver", "telemetry"]),
-    ("api", &["clock", "desk", "engine", "issuers", "live", "outbound::BreakerState", "store", "telemetry", "tenants"]),
+    (
+        "api",
+        &[
+            "clock",
+            "desk",
+            "engine",
+            "issuers",
+            "live",
+            "maps",
+            "outbound::BreakerState",
+            "store",
+            "telemetry",
+            "tenants",
+        ],
+    ),
     // Beside the API, for operators. What an error means is said once; guessing is counted once.
     (
         "console",
@@ -124,12 +140,15 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         ],
     ),
     // A route is a connection with its upstream: the driver's word for what the desk hands out.
-    ("desk", &["clock", "engine::driver::Route", "live", "outbound", "tenants"]),
-    ("engine::driver", &["clock", "outbound", "store", "telemetry", "tenants"]),
+    ("desk", &["clock", "engine::driver::Route", "live", "maps", "outbound", "tenants"]),
+    ("engine::driver", &["clock", "maps", "outbound", "store", "telemetry", "tenants"]),
     // The state machine. Time, chance and the world are arguments.
     ("engine", &[]),
     // What is kept: the engine's own types.
-    ("store", &["engine::Closed", "engine::Past", "engine::Settled", "engine::Ticket", "engine::shortcut"]),
+    (
+        "store",
+        &["engine::Closed", "engine::Past", "engine::Run", "engine::Settled", "engine::Ticket", "engine::shortcut"],
+    ),
     (
         "outbound",
         &[
@@ -147,11 +166,20 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ),
     (
         "telemetry",
-        &["clock", "engine::Lost", "outbound::BreakerState", "store::DeletionId", "store::Head", "tenants::Connection"],
+        &[
+            "clock",
+            "engine::Lost",
+            "maps",
+            "outbound::BreakerState",
+            "store::DeletionId",
+            "store::Head",
+            "tenants::Connection",
+        ],
     ),
     ("issuers", &["live", "tenants"]),
     ("live", &[]),
-    ("tenants", &["address", "settings"]),
+    ("maps", &[]),
+    ("tenants", &["address", "maps", "settings"]),
     ("address", &[]),
     ("arrivals", &[]),
     ("settings", &[]),

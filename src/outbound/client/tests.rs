@@ -1,6 +1,8 @@
 //! What goes out, what may be connected to, and which replies are read. Sockets on loopback, no mock: what is bad in them must be
 //! exact.
 
+mod lines;
+
 use std::net::{IpAddr, SocketAddr};
 
 use super::*;
