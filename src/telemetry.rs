@@ -11,7 +11,6 @@ mod otlp;
 mod panics;
 mod trace;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -26,6 +25,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::clock;
 use crate::engine::Lost;
+use crate::maps::HashMap;
 use crate::outbound::BreakerState;
 use crate::tenants::Connection;
 

@@ -2,7 +2,7 @@
 //!
 //! Everything is counted in this process alone and forgotten with it. What a wrong key looked like is not kept.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use adapters::Pace;
 use tokio::time::Instant;
+
+use crate::maps::HashSet;
 
 /// Addresses, and keys of addresses, that are remembered at most. Nobody can fill the memory by guessing from many.
 const MOST: usize = 10_000;

@@ -3,10 +3,11 @@
 //! Small ones are not counted; the number of connections bounds them. What becomes of an answer for which there is no room is its
 //! handler's matter: one that only tells is refused, and one to a deletion that was accepted leaves the results out.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+
+use crate::maps::HashMap;
 
 /// An answer of so many bytes is small.
 const SMALL: usize = 32 << 10;

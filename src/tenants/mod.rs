@@ -12,12 +12,14 @@ mod schema;
 mod tests;
 mod upstream_url;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use adapters::{Dialect, Grant, Pace, Registration};
 use secrecy::{ExposeSecret, SecretString};
+
+use crate::maps::HashMap;
 
 pub use file::{Secrets, files, is_name, load};
 pub use issuer::{TokenKeys, TokenRule};
