@@ -598,11 +598,6 @@ impl Processed {
         self.findings.get(*self.said.get(position)? as usize)
     }
 
-    /// The findings, in the order of `call.targets`.
-    pub fn into_findings(self) -> Vec<Finding> {
-        self.findings().cloned().collect()
-    }
-
     /// One finding for each of `call.targets`, in their order.
     pub fn findings(&self) -> impl ExactSizeIterator<Item = &Finding> {
         // `said` holds places in `findings` alone.

@@ -59,7 +59,8 @@ impl Caller {
             Some(key.clone())
         });
         let key = match (key, text) {
-            (None, Some(text)) if is_token(text) && !api.issuers.is_empty() => api.issuers.key(text).await,
+            // Boxed, as everything here that is large and rare: each request carries the room for it.
+            (None, Some(text)) if is_token(text) && !api.issuers.is_empty() => Box::pin(api.issuers.key(text)).await,
             (key, _) => key,
         };
         let Some(key) = key else {

@@ -58,9 +58,9 @@ pub(super) fn media(headers: &HeaderMap) -> Result<Media, Problem> {
     if !charset_ok || !plain || values.next().is_some() {
         return Err(wrong());
     }
-    match essence.to_ascii_lowercase().as_str() {
-        "application/json" => Ok(Media::Json),
-        LINES => Ok(Media::Lines),
+    match essence {
+        json if json.eq_ignore_ascii_case("application/json") => Ok(Media::Json),
+        lines if lines.eq_ignore_ascii_case(LINES) => Ok(Media::Lines),
         _ => Err(wrong()),
     }
 }

@@ -13,6 +13,7 @@ use bytes::BytesMut;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::auth::Caller;
@@ -20,12 +21,12 @@ use super::body::{Lines, Media};
 use super::idempotency::RequestKey;
 use super::problem::{Kind, OutcomeView};
 use super::render::{self, DeletionView, WholeView};
-use super::request::ContactRequest;
+use super::request::{ContactRequest, Contacts};
 use super::submission::{Intake, Options, Submission};
 use super::{Api, Problem, body, json, large, lookup, plan, problem, request, results};
 use crate::desk::NoWay;
 use crate::engine::driver::{Draft, Handle, Whole};
-use crate::store::{Accepted, DeletionId, Part, Summary};
+use crate::store::{Accepted, Claim, DeletionId, Part, Summary};
 use crate::{clock, telemetry};
 
 /// RFC 7240.
@@ -48,12 +49,16 @@ pub(super) async fn create(api: &Api, caller: Caller, parts: &Parts, content: Bo
     match body::media(&parts.headers)? {
         Media::Json => create_from_json(api, &caller, parts, content).await,
         Media::Lines => {
-            let mut lines = Lines::new(content, api.limits.now().body);
-            let answer = create_from_lines(api, caller, parts, &mut lines).await;
-            if answer.is_err() {
-                api.stopping.run_until_cancelled(lines.pour_away()).await;
-            }
-            answer
+            // In a box, as all that is large and rare: each request carries the room for it.
+            let answering = async {
+                let mut lines = Lines::new(content, api.limits.now().body);
+                let answer = create_from_lines(api, caller, parts, &mut lines).await;
+                if answer.is_err() {
+                    api.stopping.run_until_cancelled(lines.pour_away()).await;
+                }
+                answer
+            };
+            Box::pin(answering).await
         }
     }
 }
@@ -63,31 +68,63 @@ async fn create_from_json(api: &Api, caller: &Caller, parts: &Parts, content: Bo
     let text = body::read(&parts.headers, content, api.limits.now().body).await?;
     let request = request::parse(&text)?;
     drop(text);
-    let asked = request.contacts.len();
-    if asked > api.limits.now().max_contacts {
+    if request.contacts.len() > api.limits.now().max_contacts {
         return Err(request::too_many(api.limits.now().max_contacts));
     }
     let options = Options { connection: request.connection, reason: request.reason, reference: request.reference };
     if request.dry_run {
         return answer_dry_run(api, caller, options, request.contacts);
     }
-    let key = RequestKey::read(&parts.headers, ROUTE, &caller.key.tenant)?;
+    let Taken { submission, mut draft, earlier, key } =
+        take_in(api, caller, &parts.headers, options, request.contacts)?;
+    let preferences = || Preferences::read(&parts.headers, api.limits.now().max_wait_s);
+    let wait = preferences().wait;
+    let carried = if earlier.is_empty() {
+        carry_out(api, submission, draft, wait).await?
+    } else {
+        let in_parts = async {
+            for part in earlier {
+                put_down(&mut draft, part, key).await?;
+            }
+            carry_out(api, submission, draft, wait).await
+        };
+        Box::pin(in_parts).await?
+    };
+    let response = match &carried.finished {
+        Some(whole) => answer(api, caller, whole),
+        None => Box::pin(answer_as_it_stands(api, caller, carried.id, &preferences())).await,
+    };
+    Ok(carried.mark(response))
+}
+
+/// A deletion that a JSON body asks for.
+struct Taken<'h> {
+    submission: Submission,
+    draft: Option<Draft>,
+    /// Its parts before the last one.
+    earlier: Vec<Part>,
+    key: Option<RequestKey<'h>>,
+}
+
+/// Takes a JSON body's contacts in. It waits for nothing, so that what it needs has no place in what waits.
+fn take_in<'h>(
+    api: &Api,
+    caller: &Caller,
+    headers: &'h HeaderMap,
+    options: Options,
+    contacts: Contacts,
+) -> Result<Taken<'h>, Problem> {
+    let asked = contacts.len();
+    let key = RequestKey::read(headers, ROUTE, &caller.key.tenant)?;
     let mut intake = Intake::new(caller, options, api.engine.hash_key(), key).with_room(asked);
-    let mut draft = has_room(api, &intake, asked, key)?.then(|| draft(api, &intake));
-    for contact in request.contacts {
-        if let Some(part) = intake.full_part() {
-            put_down(&mut draft, part, key).await?;
-        }
+    let draft = has_room(api, &intake, asked, key)?.then(|| draft(api, &intake));
+    let mut earlier = Vec::new();
+    for contact in contacts {
+        earlier.extend(intake.full_part());
         intake.add(contact)?;
     }
     let submission = intake.finish(keys_free_before_ms(api));
-    let preferences = Preferences::read(&parts.headers, api.limits.now().max_wait_s);
-    let carried = carry_out(api, submission, draft, preferences.wait).await?;
-    let response = match &carried.finished {
-        Some(whole) => answer(api, caller, whole),
-        None => answer_as_it_stands(api, caller, carried.id, &preferences).await,
-    };
-    Ok(carried.mark(response))
+    Ok(Taken { submission, draft, earlier, key })
 }
 
 /// One contact a line, read and put down as they come.
@@ -184,7 +221,7 @@ pub(super) async fn shorthand(
     let carried = carry_out(&api, submission, draft, preferences.wait).await?;
     let response = match &carried.finished {
         Some(whole) => answer_one(&caller, whole).unwrap_or_else(IntoResponse::into_response),
-        None => answer_as_it_stands(&api, &caller, carried.id, &preferences).await,
+        None => Box::pin(answer_as_it_stands(&api, &caller, carried.id, &preferences)).await,
     };
     Ok(carried.mark(response))
 }
@@ -308,14 +345,29 @@ async fn put_down(draft: &mut Option<Draft>, part: Part, key: Option<RequestKey<
     draft.add(part).await.map_err(|_| not_now(&problem::STORE_UNAVAILABLE, key))
 }
 
+/// A deletion on its way into the ledger, or none where there is no room for it.
+struct Begun {
+    id: DeletionId,
+    claim: Option<Claim>,
+    handle: Option<Handle>,
+    wait: Duration,
+    /// A place among those of its tenant that wait.
+    _waiter: Option<OwnedSemaphorePermit>,
+}
+
 /// Hands a deletion to the engine and waits for it a while. Without a draft there is no room for it, and only what was
-/// asked for before under its key is told.
-async fn carry_out(
+/// asked for before under its key is told. What is waited with is small, since all of it is in the room of each request.
+fn carry_out(
     api: &Api,
     submission: Submission,
     draft: Option<Draft>,
     wait: Duration,
-) -> Result<Carried, Problem> {
+) -> impl Future<Output = Result<Carried, Problem>> {
+    let begun = begin(api, submission, draft, wait);
+    async move { wait_out(api, begun?).await }
+}
+
+fn begin(api: &Api, submission: Submission, draft: Option<Draft>, wait: Duration) -> Result<Begun, Problem> {
     let Submission { accept, connections } = submission;
     let id = accept.head.id;
     let routes: Result<Vec<_>, NoWay> = connections.iter().map(|connection| api.desk.route(connection)).collect();
@@ -327,22 +379,41 @@ async fn carry_out(
         }
     })?;
     // A tenant whose upstreams stall must leave places for requests to the others.
-    let waiter = api.desk.waiters(&accept.head.tenant).try_acquire_owned();
-    let wait = if waiter.is_ok() { wait } else { Duration::ZERO };
-    let Some(draft) = draft else {
-        let before = match accept.claim {
+    let waiter = api.desk.waiters(&accept.head.tenant).try_acquire_owned().ok();
+    let wait = if waiter.is_some() { wait } else { Duration::ZERO };
+    let claim = accept.claim;
+    let handle = draft.map(|draft| api.engine.submit(accept, draft, routes));
+    Ok(Begun { id, claim, handle, wait, _waiter: waiter })
+}
+
+async fn wait_out(api: &Api, begun: Begun) -> Result<Carried, Problem> {
+    let Begun { id, claim, handle, wait, _waiter } = begun;
+    let Some(Handle { accepted, finished }) = handle else {
+        let before = match claim {
             Some(claim) => api.engine.claimed(claim).await,
             None => Ok(Accepted::New),
         };
         return match before {
-            Ok(Accepted::Before(id)) => Ok(Carried { id, finished: wait_for(api, id, wait).await, replayed: true }),
+            Ok(Accepted::Before(id)) => {
+                Ok(Carried { id, finished: Box::pin(wait_for(api, id, wait)).await, replayed: true })
+            }
             Ok(Accepted::Other) => Err(Problem::new(&problem::KEY_REUSED)),
             // The key was not used, so nothing was sent.
             Ok(Accepted::New) => Err(overloaded()),
             Err(_) => Err(Problem::unsaid(&problem::STORE_UNAVAILABLE).retry_after(ASK_AGAIN_S)),
         };
     };
-    let Handle { accepted, finished } = api.engine.submit(accept, draft, routes);
+    let until = Instant::now() + wait;
+    // Whether it was accepted is looked at behind its end, or behind the time for it: so whoever waits is woken once.
+    let finished = match finished {
+        Some(mut finished) if !wait.is_zero() => {
+            let ended = finished.wait_for(Option::is_some);
+            let ended = tokio::time::timeout_at(until, ended).await;
+            Some(ended.map(|ended| ended.ok().and_then(|whole| whole.clone())).map_err(drop))
+        }
+        Some(_) => Some(Err(())),
+        None => None,
+    };
     let replayed = match accepted.await {
         Ok(Ok(Accepted::New)) => None,
         Ok(Ok(Accepted::Before(id))) => Some(id),
@@ -354,21 +425,17 @@ async fn carry_out(
         }
     };
     match (replayed, finished) {
-        (Some(id), _) => Ok(Carried { id, finished: wait_for(api, id, wait).await, replayed: true }),
-        (None, Some(mut finished)) => {
-            let until = Instant::now() + wait;
-            let ended = tokio::time::timeout(wait, async {
-                finished.wait_for(Option::is_some).await.ok().and_then(|whole| whole.clone())
-            });
-            let finished = match ended.await {
+        (Some(id), _) => Ok(Carried { id, finished: Box::pin(wait_for(api, id, wait)).await, replayed: true }),
+        (None, Some(ended)) => {
+            let finished = match ended {
                 Ok(Some(whole)) => Some(whole),
                 // It stopped without an end: somebody else may go on with it.
-                Ok(None) => wait_for(api, id, until.saturating_duration_since(Instant::now())).await,
-                Err(_) => None,
+                Ok(None) => Box::pin(wait_for(api, id, until.saturating_duration_since(Instant::now()))).await,
+                Err(()) => None,
             };
             Ok(Carried { id, finished, replayed: false })
         }
-        (None, None) => Ok(Carried { id, finished: wait_for(api, id, wait).await, replayed: false }),
+        (None, None) => Ok(Carried { id, finished: Box::pin(wait_for(api, id, wait)).await, replayed: false }),
     }
 }
 
@@ -402,7 +469,7 @@ fn answer_dry_run(
     api: &Api,
     caller: &Caller,
     options: Options,
-    contacts: Vec<ContactRequest>,
+    contacts: impl IntoIterator<Item = ContactRequest>,
 ) -> Result<Response, Problem> {
     let mut intake = Intake::new(caller, options, api.engine.hash_key(), None);
     let mut parts = Vec::new();
@@ -478,7 +545,7 @@ fn answer_one(caller: &Caller, whole: &Whole) -> Result<Response, Problem> {
         result: render::ResultView<'a>,
     }
     let (tenant, head) = (&caller.key.tenant, &whole.summary.head);
-    let Some(settled) = whole.page.results.first().and_then(Option::as_ref) else {
+    let Some(settled) = whole.page.results.get(0) else {
         return Err(Problem::unsaid(&problem::INTERNAL));
     };
     let deletion = head.id.to_string();

@@ -37,12 +37,13 @@ impl<'h> RequestKey<'h> {
 /// preceded by their length.
 pub(super) struct Fingerprint {
     scope: [u8; 32],
-    hmac: hmac::Context,
+    /// Boxed: it is large, and most requests have none.
+    hmac: Box<hmac::Context>,
 }
 
 impl Fingerprint {
     pub(super) fn new(key: RequestKey<'_>, reason: Option<&str>, reference: Option<&str>) -> Self {
-        let hmac = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key.text.as_bytes()));
+        let hmac = Box::new(hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key.text.as_bytes())));
         let mut fingerprint = Self { scope: key.scope, hmac };
         for text in [reason, reference] {
             fingerprint.part(text.unwrap_or_default().as_bytes());

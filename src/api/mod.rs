@@ -164,12 +164,12 @@ impl Creation {
     }
 
     /// `POST /v1/deletions`, answered just as the router would have it answered.
-    pub async fn answer(&self, parts: Parts, content: Body, peer: Peer) -> Response {
-        let answer = async {
-            let caller = Caller::of(&parts.headers, Some(peer), &self.0).await?;
-            deletions::create(&self.0, caller, &parts, content).await
+    pub async fn answer(self, parts: Parts, content: Body, peer: Peer) -> Response {
+        let caller = match Caller::of(&parts.headers, Some(peer), &self.0).await {
+            Ok(caller) => caller,
+            Err(problem) => return problem.into_response(),
         };
-        answer.await.into_response()
+        deletions::create(&self.0, caller, &parts, content).await.into_response()
     }
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::submission::Submission;
 use crate::engine::Settled;
-use crate::store::{Page, Part, Summary, Tally};
+use crate::store::{Page, Part, Summary, Tally, places};
 use crate::tenants::Connection;
 
 /// A call that would be made.
@@ -26,11 +26,7 @@ pub(super) fn dry_run(submission: Submission, earlier: Vec<Part>) -> (Summary, V
     let mut calls = Vec::new();
     for part in earlier.iter().chain([&*accept.last]) {
         let mut page = part.page();
-        let mut put = |slot: Slot, settled: Settled| {
-            if let Some(place) = slot.0.checked_sub(part.first).and_then(|n| page.results.get_mut(n as usize)) {
-                *place = Some(settled);
-            }
-        };
+        let mut put = |slot: Slot, settled: Settled| page.results.put(places(part.first, slot, 1), &settled, |_| {});
         for (connection, share) in connections.iter().zip(0..) {
             let plan = connection.dialect.plan(&part.targets(share));
             for (slot, fault) in plan.refused {
@@ -44,7 +40,7 @@ pub(super) fn dry_run(submission: Submission, earlier: Vec<Part>) -> (Summary, V
         pages.push(page);
     }
     let mut tally = Tally::default();
-    pages.iter().for_each(|page| tally.add(&Tally::of(page.results.iter().flatten())));
+    pages.iter().for_each(|page| tally.add(&page.results.tally()));
     let summary = Summary {
         finished_ms: Some(accept.head.created_ms),
         cancelled_ms: None,

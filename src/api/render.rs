@@ -50,7 +50,8 @@ impl<'a> WholeView<'a> {
     /// A deletion that is put down.
     pub(super) fn new(summary: &'a Summary, pages: &'a [Page], tenant: &'a Tenant) -> Self {
         // Of a deletion that runs, the pages may know more than the summary: what is counted is what is shown.
-        let tally = Tally::of(pages.iter().flat_map(|page| page.results.iter().flatten()));
+        let mut tally = Tally::default();
+        pages.iter().for_each(|page| tally.add(&page.results.tally()));
         let counts = Counts { requested: summary.contacts, tally };
         let view = DeletionView { counts, ..DeletionView::of(summary) };
         Self { view, results: Results { shares: &summary.head.shares, pages, tenant } }
@@ -142,29 +143,33 @@ impl Results<'_> {
 
     fn write(&self, text: &mut Vec<u8>) -> serde_json::Result<()> {
         let mut scribe = Scribe::new(self.shares, self.tenant);
-        // Most results are the one before them but for index and reference: what follows these is copied from there.
+        // Most results are the one before them but for index and reference: what follows these, and the comma, is copied from there.
         let mut before: Option<(u16, &Settled, Range<usize>)> = None;
         for page in self.pages {
-            for (n, asked) in page.contacts.iter().enumerate() {
-                if n > 0 || page.first > 0 {
+            let mut contacts = page.contacts.iter().enumerate();
+            for (alike, settled) in page.results.runs() {
+                let settled = settled.filter(|settled| settled.duplicate_of.is_none());
+                before = before.filter(|(_, same, _)| settled == Some(*same));
+                for (n, asked) in contacts.by_ref().take(alike) {
+                    if let Some((share, same, rest)) = &before
+                        && *share == asked.share
+                    {
+                        scribe.absent.0.push(same.absent);
+                        write_name(text, page.first as usize + n, asked.reference.as_deref())?;
+                        text.extend_from_within(rest.clone());
+                        continue;
+                    }
+                    let view = scribe.result(page, n);
+                    write_name(text, view.index, view.r#ref)?;
+                    let start = text.len();
+                    view.write_rest(text)?;
                     text.push(b',');
+                    before = settled.map(|settled| (asked.share, settled, start..text.len()));
                 }
-                let settled = page.results.get(n).and_then(Option::as_ref).filter(|it| it.duplicate_of.is_none());
-                if let (Some(settled), Some((share, same, rest))) = (settled, &before)
-                    && (*share, *same) == (asked.share, settled)
-                {
-                    scribe.absent.0.push(settled.absent);
-                    write_name(text, page.first as usize + n, asked.reference.as_deref())?;
-                    text.extend_from_within(rest.clone());
-                    continue;
-                }
-                let view = scribe.result(page, n);
-                write_name(text, view.index, view.r#ref)?;
-                let start = text.len();
-                view.write_rest(text)?;
-                before = settled.map(|settled| (asked.share, settled, start..text.len()));
             }
         }
+        // Nothing follows the last one.
+        text.pop_if(|last| *last == b',');
         Ok(())
     }
 }
@@ -200,7 +205,7 @@ impl<'a> Scribe<'a> {
     where
         'a: 'p,
     {
-        let settled = page.results.get(n).and_then(Option::as_ref);
+        let settled = page.results.get(n);
         let absent = match settled.and_then(|settled| settled.duplicate_of) {
             // A twin stands before its duplicates.
             Some(twin) => self.absent.0.get(twin.0 as usize).copied().flatten(),

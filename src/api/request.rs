@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use adapters::{Identifier, Text};
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error, MapAccess, Visitor};
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::problem::{self, Problem, Violation};
@@ -20,12 +20,22 @@ pub(super) const MAX_TEXT: usize = 128;
 #[serde(deny_unknown_fields)]
 pub(super) struct DeletionRequest {
     pub(super) connection: Option<String>,
-    pub(super) contacts: Vec<ContactRequest>,
+    pub(super) contacts: Contacts,
     #[serde(default)]
     pub(super) dry_run: bool,
     pub(super) reason: Option<String>,
     pub(super) reference: Option<String>,
 }
+
+/// The contacts of a request, in order. How many will come is not known while they are read, so further ones get a list of
+/// their own, and none is moved.
+#[derive(Debug, Default)]
+pub(super) struct Contacts(Vec<Vec<ContactRequest>>);
+
+/// The first list of contacts has room for so many, each further one for twice as many as the one before.
+const FIRST_LIST: usize = 4;
+/// But for no more.
+const LONGEST_LIST: usize = 1_024;
 
 /// One contact: an object, or a bare string or integer as its id.
 #[derive(Debug)]
@@ -214,6 +224,63 @@ fn is_a_name(name: &str) -> bool {
 /// Marks our own message among serde's.
 const WHICH: &str = "which identifier: ";
 
+impl Contacts {
+    /// How many they are.
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &ContactRequest> {
+        self.0.iter().flatten()
+    }
+
+    fn push(&mut self, contact: ContactRequest) {
+        match self.0.last_mut() {
+            Some(list) if list.len() < list.capacity() => list.push(contact),
+            before => {
+                let room = before.map_or(FIRST_LIST, |full| 2 * full.len()).min(LONGEST_LIST);
+                let mut list = Vec::with_capacity(room);
+                list.push(contact);
+                self.0.push(list);
+            }
+        }
+    }
+}
+
+impl IntoIterator for Contacts {
+    type Item = ContactRequest;
+    type IntoIter = std::iter::Flatten<std::vec::IntoIter<Vec<ContactRequest>>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter().flatten()
+    }
+}
+
+impl<'de> Deserialize<'de> for Contacts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Shape;
+        impl<'de> Visitor<'de> for Shape {
+            type Value = Contacts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a sequence")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Contacts, A::Error> {
+                let mut contacts = Contacts::default();
+                while let Some(contact) = list.next_element()? {
+                    contacts.push(contact);
+                }
+                Ok(contacts)
+            }
+        }
+        deserializer.deserialize_seq(Shape)
+    }
+}
+
 impl<'de> Deserialize<'de> for ContactRequest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Shape;
@@ -353,9 +420,20 @@ mod tests {
     }
 
     #[test]
+    fn many_contacts_stay_in_their_order() {
+        for count in [1, 4, 5, 12, 13, 10_000] {
+            let body = format!("{{\"contacts\":{:?}}}", (0..count).collect::<Vec<_>>());
+            let contacts = parse(body.as_bytes()).unwrap().contacts;
+            assert_eq!((contacts.len(), contacts.iter().count()), (count, count));
+            let texts = contacts.into_iter().map(|contact| contact.identifier.text().to_owned());
+            assert!(texts.eq((0..count).map(|n| n.to_string())));
+        }
+    }
+
+    #[test]
     fn the_three_ways_to_name_a_contact() {
         let body = r#"{"contacts":["a",7,{"id":8,"ref":"r"},{"phone":"+1","connection":"c"},{"external":{"provider":"p","id":"x"}}]}"#;
-        let contacts = parse(body.as_bytes()).unwrap().contacts;
+        let contacts: Vec<_> = parse(body.as_bytes()).unwrap().contacts.into_iter().collect();
         let texts: Vec<_> = contacts.iter().map(|contact| contact.identifier.text()).collect();
         assert_eq!(texts, ["a", "7", "8", "+1", "x"]);
         assert_eq!(contacts[2].reference.as_deref(), Some("r"));

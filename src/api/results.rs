@@ -92,7 +92,7 @@ impl Walk {
             let piece = self.write(&page)?;
             if self.place == page.contacts.len() {
                 self.part += 1;
-            } else if piece.is_empty() && self.waits && page.results[self.place].is_none() {
+            } else if piece.is_empty() && self.waits && page.results.get(self.place).is_none() {
                 drop(page);
                 self.news().await?;
                 self.page = Some(self.read().await?);
@@ -129,7 +129,7 @@ impl Walk {
         let mut scribe = Scribe::go_on(&self.summary.head.shares, &self.tenant, absent);
         let end = page.contacts.len().min(self.place + PIECE);
         while self.place < end {
-            let settled = page.results.get(self.place).and_then(Option::as_ref);
+            let settled = page.results.get(self.place);
             if self.waits && settled.is_none() {
                 break;
             }

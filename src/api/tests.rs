@@ -143,7 +143,7 @@ fn a_contact_is_its_connection_kind_and_canonical_identifier() {
     assert_eq!((hash(0), hash(4)), (hash(1), hash(5)));
     assert!(hash(0) != hash(3) && hash(9) != hash(10) && hash(5) != hash(6));
     // Identifiers go on as they were written.
-    assert_eq!(parts[0].contacts[1].identifier, Identifier::Id("6960CBE9B155D194E2F00001".into()));
+    assert_eq!(parts[0].identifiers[1], Identifier::Id("6960CBE9B155D194E2F00001".into()));
 }
 
 #[test]
@@ -308,7 +308,7 @@ fn results_that_are_alike_are_written_as_each_alone_would_be() {
     // In two parts, in the middle of what is alike.
     let page = |first: usize, last: usize| Page {
         first: first as u32,
-        contacts: contacts[first..last].iter().map(asked).collect(),
+        contacts: Arc::new(contacts[first..last].iter().map(asked).collect()),
         results: contacts[first..last].iter().map(|(.., settled)| settled.clone()).collect(),
     };
     let pages = [page(0, 5), page(5, contacts.len())];

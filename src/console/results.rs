@@ -45,7 +45,7 @@ type Kind<'p> = (&'p str, &'static str, &'static str, &'static str);
 /// How many contacts of a part ended in which way, why, and what to do next.
 pub(super) fn reasons(page: &mut Page, summary: &Summary, part: &Part, tenant: Option<&Tenant>) {
     let mut kinds: BTreeMap<Kind<'_>, (u64, &Settled)> = BTreeMap::new();
-    for (asked, settled) in part.contacts.iter().zip(&part.results) {
+    for (asked, settled) in part.contacts.iter().zip(part.results.iter()) {
         let Some(settled) = settled else { continue };
         let connection = summary.head.shares.get(asked.share as usize).map_or("", |name| name);
         let code = settled.reason.as_ref().map_or("", |reason| reason.code.as_str());
@@ -88,8 +88,7 @@ pub(super) fn list(page: &mut Page, summary: &Summary, part: &Part, tenant: Opti
         page.raw(outcome.as_str());
     }
     page.raw("</select></p><button>Show</button></form><div id=\"results\" data-live>");
-    let outcome_of =
-        |n: usize| part.results.get(n).and_then(Option::as_ref).map_or(Outcome::Pending, |each| each.outcome);
+    let outcome_of = |n: usize| part.results.get(n).map_or(Outcome::Pending, |each| each.outcome);
     let first = asked.from.saturating_sub(part.first as usize);
     let mut found =
         (first..part.contacts.len()).filter(|n| asked.outcome.is_none_or(|wanted| outcome_of(*n) == wanted));
@@ -125,7 +124,7 @@ pub(super) fn list(page: &mut Page, summary: &Summary, part: &Part, tenant: Opti
 }
 
 fn row(page: &mut Page, summary: &Summary, part: &Part, tenant: Option<&Tenant>, n: usize) {
-    let settled = part.results.get(n).and_then(Option::as_ref);
+    let settled = part.results.get(n);
     let share = part.contacts.get(n).and_then(|asked| summary.head.shares.get(asked.share as usize));
     let connection = share.map_or("", |name| name);
     let outcome = settled.map_or(Outcome::Pending, |settled| settled.outcome).as_str();

@@ -17,7 +17,7 @@ use super::backoff::{Backoff, asked_ms};
 use super::doubt::{End, Ruling, Standing, give_up, rule};
 use super::ended::{Ended, in_seconds};
 use super::group::{Due, Group};
-use super::outcome::{Retry, Settled};
+use super::outcome::{Retry, Run, Settled};
 use super::shortcut::{Shortcut, taken};
 
 /// Names one call in flight. Never used twice in a share.
@@ -119,7 +119,7 @@ pub struct Share {
     ready: VecDeque<Group>,
     waiting: BinaryHeap<Reverse<Due>>,
     flying: HashMap<Ticket, Group>,
-    settled: Vec<(Slot, Settled)>,
+    settled: Vec<Run>,
     closed: Vec<Closed>,
     next_ticket: u64,
     /// Whether a call of this share ever left: one that is under way waits for an open circuit, another does not.
@@ -200,7 +200,7 @@ impl Share {
                 }
                 _ => Settled::refused_here(&fault),
             };
-            self.settled.push((slot, settled));
+            self.settled.push(Run::one(slot, settled));
         }
         let group = |call| Group {
             call: Arc::new(call),
@@ -264,7 +264,7 @@ impl Share {
         let mut signal = Signal::default();
         let mut throttled = false;
         let ended = match self.dialect.interpret(&group.call, reply) {
-            Reading::Processed(processed) => Ended::Processed(processed.into_findings()),
+            Reading::Processed(processed) => Ended::Processed(processed),
             Reading::TurnedAway(TurnedAway::Credential(fault)) => {
                 signal.credential_refused = true;
                 // An upstream that refuses every call is to be left alone as one that fails.
@@ -377,7 +377,7 @@ impl Share {
     }
 
     /// The results since the last time this was asked.
-    pub fn take_settled(&mut self) -> Vec<(Slot, Settled)> {
+    pub fn take_settled(&mut self) -> Vec<Run> {
         std::mem::take(&mut self.settled)
     }
 
@@ -413,12 +413,19 @@ impl Share {
         for target in &group.call.targets {
             let safe = self.replay_safe(target);
             let settled = give_up(group.in_doubt, group.attempts, safe, group.last.as_ref(), why);
-            self.settled.push((target.slot, Settled { sent: group.sent, ..settled }));
+            self.settle(target.slot, Settled { sent: group.sent, ..settled });
         }
     }
 
     fn settle_all(&mut self, group: &Group, settled: &Settled) {
-        self.settled.extend(group.call.targets.iter().map(|target| (target.slot, settled.clone())));
+        group.call.targets.iter().for_each(|target| self.settle(target.slot, settled.clone()));
+    }
+
+    fn settle(&mut self, slot: Slot, settled: Settled) {
+        match self.settled.last_mut() {
+            Some(run) if run.ends_before(slot) && run.settled == settled => run.contacts += 1,
+            _ => self.settled.push(Run::one(slot, settled)),
+        }
     }
 
     fn replay_safe(&self, target: &Target) -> bool {
@@ -450,10 +457,20 @@ impl Share {
         let may_persist = open && can_persist && group.may_persist(&self.policy, ended, now);
 
         let mut left_over = Vec::new();
-        self.settled.reserve(group.call.targets.len());
         let mut in_doubt = group.in_doubt;
         let mut last = ended.fault().cloned();
+        // How it ended for the contact before, if that is settled: most contacts of a call end alike, and are not ruled on
+        // one by one.
+        let mut before = None;
         for (position, target) in group.call.targets.iter().enumerate() {
+            let alike = (target.identifier.kind(), ended.end(position));
+            if before == Some(alike)
+                && let Some(run) = self.settled.last_mut()
+                && run.ends_before(target.slot)
+            {
+                run.contacts += 1;
+                continue;
+            }
             let replay_safe = self.replay_safe(target);
             let standing = Standing {
                 in_doubt: group.in_doubt,
@@ -462,9 +479,11 @@ impl Share {
                 may_try_again,
                 may_persist,
             };
+            before = None;
             match rule(standing, ended.end(position)) {
                 Ruling::Settle(settled) => {
-                    self.settled.push((target.slot, Settled { sent: group.sent, ..settled }));
+                    self.settle(target.slot, Settled { sent: group.sent, ..settled });
+                    before = Some(alike);
                 }
                 Ruling::Again { in_doubt: now_in_doubt } => {
                     in_doubt |= now_in_doubt;
@@ -505,12 +524,12 @@ impl Share {
 }
 
 /// What contacts are worth whose dialect is no longer there: nothing is sent for them, and nothing is believed.
-pub(crate) fn settle_without_a_dialect(fresh: &[Target], past: &[Past], why: FaultCode) -> Vec<(Slot, Settled)> {
-    let fresh = fresh.iter().map(|target| (target.slot, give_up(false, 0, false, None, why)));
+pub(crate) fn settle_without_a_dialect(fresh: &[Target], past: &[Past], why: FaultCode) -> Vec<Run> {
+    let fresh = fresh.iter().map(|target| Run::one(target.slot, give_up(false, 0, false, None, why)));
     let past = past.iter().flat_map(|group| {
         let last = group.last.map(Fault::new);
         let settled = give_up(group.in_doubt || group.in_flight, group.attempts, false, last.as_ref(), why);
-        group.targets.iter().map(move |target| (target.slot, Settled { sent: true, ..settled.clone() }))
+        group.targets.iter().map(move |target| Run::one(target.slot, Settled { sent: true, ..settled.clone() }))
     });
     fresh.chain(past).collect()
 }

@@ -33,7 +33,7 @@ pub(crate) enum Ruling {
 }
 
 /// How an attempt ended for one contact.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End<'f> {
     /// The reply covers it.
     Found(&'f Finding),

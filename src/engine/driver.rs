@@ -10,6 +10,7 @@ mod draft;
 mod flight;
 mod register;
 mod retention;
+mod signals;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -90,7 +91,8 @@ pub type Routes = Vec<Option<Route>>;
 pub struct Handle {
     /// Told when the ledger has the deletion, or why it has not. Only a new one is carried out.
     pub accepted: oneshot::Receiver<Result<Accepted, StoreError>>,
-    /// The deletion with all its results, once it is finished; `None` if it waits in the ledger.
+    /// The deletion with all its results, once it is finished; `None` if it waits in the ledger. It comes to its end without
+    /// results if the deletion is not accepted, or stops here before its end.
     pub finished: Option<Finished>,
 }
 
@@ -126,11 +128,13 @@ impl Engine {
         Self { ledger, tasks: TaskTracker::new(), register, closing, halt, stirred, may_wait, tracer, tenants }
     }
 
-    /// From now on, these are the tenants and bounds. Work at upstreams that were given up is taken up anew by itself, as is
-    /// work that waits for a connection that is there now.
+    /// From now on, these are the tenants and bounds. Work at upstreams that were given up before is taken up anew, as is work
+    /// that waits for a connection that is there now.
     pub fn reconfigure(&self, tenants: Arc<Tenants>, bounds: Bounds) {
         self.register.set_bounds(bounds);
         self.tenants.send_replace(Some(tenants));
+        // Whoever works at an upstream that was given up.
+        self.register.ring();
         // There may be room now.
         self.stir();
     }
@@ -205,7 +209,7 @@ impl Engine {
             match entered {
                 Some((job, leaving, running, finished_tx, _)) if go_on => {
                     drop(deletion);
-                    running.accepted();
+                    running.signals.accept();
                     engine.carry_out(job, &routes, &running, Some(finished_tx)).await;
                     leaving.in_order();
                 }
@@ -217,7 +221,8 @@ impl Engine {
                 None => engine.stir(),
             }
         };
-        self.tasks.spawn(task);
+        // Boxed: it is large, and moved a few times before it runs.
+        self.tasks.spawn(Box::pin(task));
         Handle { accepted, finished }
     }
 
@@ -423,6 +428,7 @@ impl Engine {
     pub fn halt(&self) {
         self.closing.cancel();
         self.halt.cancel();
+        self.register.ring();
     }
 
     fn stir(&self) {
@@ -442,7 +448,7 @@ impl Engine {
         let task = async move {
             // Whoever cancelled it after it was claimed and before it stood in the register has not found it there.
             if job.cancelled || engine.cancelled_ms(job.head.id).await.is_some() {
-                running.cancel.cancel();
+                running.signals.cancel();
             }
             engine.carry_out(job, &routes, &running, None).await;
             leaving.in_order();
@@ -499,7 +505,7 @@ impl Engine {
             let trace = trace.and_then(|trace| trace.id());
             return tracing::info!(%deletion, tenant, trace, parts = job.parts, "deletion finished");
         }
-        let cancelled_ms = match running.cancel.is_cancelled() {
+        let cancelled_ms = match running.signals.is_cancelled() {
             true => self.cancelled_ms(job.head.id).await,
             false => None,
         };

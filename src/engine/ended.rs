@@ -1,6 +1,6 @@
 //! How a call ended, for each of its contacts. What follows from it is not decided here.
 
-use adapters::{Fault, FaultCode, Finding, Wait};
+use adapters::{Fault, FaultCode, Finding, Processed, Wait};
 
 use super::Moment;
 use super::doubt::{End, passes};
@@ -8,7 +8,7 @@ use super::doubt::{End, passes};
 /// How a call ended, for all its contacts.
 #[derive(Debug)]
 pub(super) enum Ended {
-    Processed(Vec<Finding>),
+    Processed(Processed),
     Credential(Fault),
     TurnedAway(Fault),
     NotSent { fault: Fault, again: bool },
@@ -35,7 +35,7 @@ impl Ended {
     pub(super) fn end(&self, position: usize) -> End<'_> {
         match self {
             // `Processed` has one finding for each contact; a missing one could only mean that nothing was said.
-            Self::Processed(findings) => match findings.get(position) {
+            Self::Processed(processed) => match processed.finding(position) {
                 Some(finding) => End::Found(finding),
                 None => End::Found(&NOTHING_SAID),
             },

@@ -163,7 +163,7 @@ mod tests {
 
         fn result(&mut self) -> Settled {
             assert!(self.next().is_none(), "it is not settled");
-            self.share.take_settled().remove(0).1
+            self.share.take_settled().remove(0).settled
         }
     }
 

@@ -17,7 +17,7 @@ mod simulation;
 pub use backoff::Backoff;
 pub(crate) use deletion::settle_without_a_dialect;
 pub use deletion::{Closed, Lost, Past, Policy, Share, Signal, Step, Ticket};
-pub use outcome::{Reason, Retry, Settled};
+pub use outcome::{Reason, Retry, Run, Settled};
 
 /// A point in time, as the engine is told it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -65,6 +65,35 @@ pub struct Settled {
     pub duplicate_of: Option<Slot>,
 }
 
+/// Contacts one after another that have the same result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The first of them.
+    pub first: Slot,
+    /// How many they are.
+    pub contacts: u32,
+    /// The result of each.
+    pub settled: Settled,
+}
+
+impl Run {
+    /// One contact's result.
+    pub fn one(slot: Slot, settled: Settled) -> Self {
+        Self { first: slot, contacts: 1, settled }
+    }
+
+    /// Whose result it is.
+    pub fn slots(&self) -> impl ExactSizeIterator<Item = Slot> + use<> {
+        let first = self.first.0;
+        (0..self.contacts).map(move |n| Slot(first + n))
+    }
+
+    /// Whether this contact follows its last one.
+    pub(super) fn ends_before(&self, slot: Slot) -> bool {
+        self.first.0.checked_add(self.contacts) == Some(slot.0)
+    }
+}
+
 impl Settled {
     /// The contact is absent.
     pub fn absent(outcome: Outcome, evidence: Evidence, attempts: u32) -> Self {

@@ -17,7 +17,7 @@ use http::{Request, Response, StatusCode};
 use serde_json::{Map, Value};
 
 use super::shortcut::{self, Shortcut, taken};
-use super::{Backoff, Lost, Moment, Policy, Settled, Share, Step, Ticket};
+use super::{Backoff, Lost, Moment, Policy, Run, Settled, Share, Step, Ticket};
 use crate::store::{Accept, Book, Contact, DeletionId, Head, Intent, Job, Loads, Part, PartKey, Record, StoreError};
 
 const CONTACTS: usize = 9;
@@ -175,13 +175,7 @@ fn run(
         }
     }
     let token = token(registration, &*dialect, &mut *double);
-    let contact = |identifier: &Identifier| Contact {
-        share: SHARE,
-        identifier: identifier.clone(),
-        hash: [0; 16],
-        reference: None,
-    };
-    let contacts = identifiers.iter().map(contact).collect();
+    let contacts = identifiers.iter().map(|identifier| Contact::bare(SHARE, identifier.clone())).collect();
     let head = Head {
         id: DeletionId::new(),
         tenant: "t".into(),
@@ -190,7 +184,7 @@ fn run(
         reference: None,
         shares: vec!["c".into()],
     };
-    let last = Arc::new(Part { number: 0, first: 0, contacts, settled: Vec::new() });
+    let last = Arc::new(Part::of(0, 0, contacts, Vec::new()));
     let accept = Accept { head, last, claim: None, hold: true };
     let mut world = World {
         registration,
@@ -492,7 +486,7 @@ impl World {
     fn judge(&self, identifiers: &[Identifier], was_there: &HashSet<usize>) -> Result<Vec<Settled>, String> {
         let stored = self.book.page(self.deletion, 0).unwrap();
         let mut results = Vec::new();
-        for (n, (identifier, result)) in identifiers.iter().zip(&stored.results).enumerate() {
+        for (n, (identifier, result)) in identifiers.iter().zip(stored.results.iter()).enumerate() {
             let Some(settled) = result else { return Err(format!("contact {n} was never settled")) };
             let is_there = self.double.holds(identifier);
             let ours = self.deleted.contains(identifier);
@@ -612,7 +606,7 @@ fn a_share_settles_every_slot_once() {
             share.on_reply(ticket, &reply, now, &mut dice);
             share.on_lost(ticket, Lost::MaybeSent(Fault::new(FaultCode::ConnectionLost)), now, &mut dice);
         }
-        let mut slots: Vec<_> = share.take_settled().into_iter().map(|(slot, _)| slot.0).collect();
+        let mut slots: Vec<_> = share.take_settled().iter().flat_map(Run::slots).map(|slot| slot.0).collect();
         slots.sort_unstable();
         assert_eq!(slots, (0..CONTACTS as u32).collect::<Vec<_>>());
         assert!(matches!(share.poll(now), Step::Done));

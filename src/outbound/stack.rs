@@ -16,7 +16,6 @@ use adapters::{Call, Fault, FaultCode, Outcome};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::accounts::Accounts;
 use super::breaker::{Breaker, BreakerRules, BreakerState, Pass};
@@ -77,8 +76,6 @@ pub struct Upstream {
     in_flight: Arc<Semaphore>,
     wallet: Wallet,
     metrics: CallMetrics,
-    /// Tells those who wait that it is retired.
-    retired: CancellationToken,
     /// Whether nothing may be sent again that was sent here.
     elsewhere: AtomicBool,
     /// Set when the connection is configured otherwise now, or not at all.
@@ -187,7 +184,6 @@ impl Outbound {
             in_flight: Arc::clone(&self.in_flight),
             wallet: Wallet::new(connection, &self.accounts),
             metrics: CallMetrics::new(connection),
-            retired: CancellationToken::new(),
             elsewhere: AtomicBool::new(false),
             is_retired: AtomicBool::new(false),
             elsewhere_until_ms: i64::MIN,
@@ -367,7 +363,6 @@ impl Upstream {
         let elsewhere = now.is_none_or(|now| !now.leads_where(&self.connection));
         self.elsewhere.store(elsewhere, Ordering::Release);
         self.is_retired.store(true, Ordering::Release);
-        self.retired.cancel();
         self.client.keep_none();
     }
 
@@ -389,11 +384,6 @@ impl Upstream {
     /// Whether what was sent before for a deletion of this age may have been sent elsewhere, and must not be sent again here.
     pub fn is_newer_than(&self, created_ms: i64) -> bool {
         created_ms <= self.elsewhere_until_ms
-    }
-
-    /// Waits until nothing more is to be begun here.
-    pub async fn retired(&self) {
-        self.retired.cancelled().await;
     }
 
     /// Whether nothing more is to be begun here.

@@ -4,8 +4,9 @@
 //! It knows of the routes only which of them asks for a deletion: that one is answered without asking the router.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -65,7 +66,7 @@ impl Service<Arrival> for Guard {
         // Before all else, and before it is known which route is meant: there are many to turn away when there is too much to do,
         // so each must cost next to nothing.
         match guarded.valve.enter() {
-            Some(place) => Box::pin(async move { Ok(guarded.answer(arrival, place).await) }),
+            Some(place) => Box::pin(guarded.begin(arrival, place).answer()),
             None => Box::pin(async move { Ok(guarded.turn_away(arrival).await) }),
         }
     }
@@ -80,7 +81,9 @@ impl Guarded {
         response
     }
 
-    async fn answer(&self, arrival: Arrival, place: Place) -> Response {
+    /// Begins to answer. What is needed while that lasts is kept small: what is moved is paid for by its size, and the work is in a
+    /// box of its own.
+    fn begin(&self, arrival: Arrival, place: Place) -> Begun {
         let Arrival { mut request, peer, flaw } = arrival;
         // No header that holds a secret is printed by anything further in.
         hide(request.headers_mut(), &SECRET);
@@ -89,28 +92,46 @@ impl Guarded {
         let start = Instant::now();
         let origin = Origin::of(request.headers());
         let method = known(request.method());
+        let creation = self.creation.as_ref().zip(Creation::route(request.method(), request.uri()));
         // A bug in a handler is that request's problem, and says nothing of what was sent. Each way catches its own, so that it
         // is known what was asked for.
-        let work = async {
-            if let Some(flaw) = flaw {
-                // What the gate has found to be no proper request.
-                return (NO_ROUTE, None, refusal(flaw).into_response());
-            }
-            if let Some(creation) = &self.creation
-                && let Some(route) = Creation::route(request.method(), request.uri())
-            {
+        let (route, work): (_, Work) = match (flaw, creation) {
+            // What the gate has found to be no proper request.
+            (Some(flaw), _) => (NO_ROUTE, Box::pin(ready(refusal(flaw).into_response()))),
+            (None, Some((creation, route))) => {
                 let (parts, body) = request.into_parts();
-                // In a box of its own, so that all around it stays small: what is moved is paid for by its size.
-                return (route, None, caught(Box::pin(creation.answer(parts, body, peer))).await);
+                (route, Box::pin(caught(creation.clone().answer(parts, body, peer))))
             }
-            let mut request = request;
-            request.extensions_mut().insert(peer);
-            let Ok(mut response) = self.routes.clone().oneshot(request).await;
-            let route = response.extensions_mut().remove::<Named>();
-            (NO_ROUTE, route, response)
+            (None, None) => {
+                let mut request = request;
+                request.extensions_mut().insert(peer);
+                let answer = self.routes.clone().oneshot(request);
+                (NO_ROUTE, Box::pin(answer.map(|Ok(response)| response)))
+            }
         };
-        let ((route, named, mut response), deletion) = telemetry::under(origin.clone(), work).await;
+        Begun { work, origin, method, route, start, place }
+    }
+}
+
+/// What answers a request.
+type Work = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+/// A request that is being answered.
+struct Begun {
+    work: Work,
+    origin: Origin,
+    method: &'static str,
+    route: &'static str,
+    start: Instant,
+    place: Arc<Place>,
+}
+
+impl Begun {
+    async fn answer(self) -> Result<Response, Infallible> {
+        let Self { work, origin, method, route, start, place } = self;
+        let (mut response, deletion) = telemetry::under(origin.clone(), work).await;
         // Every request is named, timed and counted, those included that were refused.
+        let named = response.extensions_mut().remove::<Named>();
         let route = named.as_ref().map_or(route, |Named(path)| path.as_str());
         let (status, took) = (response.status().as_u16(), start.elapsed());
         telemetry::request(route, method, status, took);
@@ -119,7 +140,7 @@ impl Guarded {
         tracing::info!(request, trace, deletion, method, route, status, ms, "answered");
         finish(&mut response, origin);
         drop(place);
-        response
+        Ok(response)
     }
 }
 

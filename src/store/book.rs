@@ -6,11 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use adapters::Slot;
-
 use super::{
     Accept, Accepted, Attempt, Claim, DeletionId, Filter, Head, Hold, Intent, Job, Loads, Page, Part, PartKey, Purge,
-    Purged, Record, StoreError, Summary, Tally,
+    Purged, Record, StoreError, Summary, Tally, places,
 };
 use crate::engine::shortcut::{Shortcut, taken};
 
@@ -79,13 +77,12 @@ impl Share {
     /// Its part with every result so far.
     fn so_far(&self) -> Option<Arc<Part>> {
         let part = self.part.as_ref()?;
-        let results = self.page.results.iter().zip(part.first..);
-        let settled: Vec<_> = results.filter_map(|(result, n)| Some((Slot(n), result.clone()?))).collect();
+        let settled = self.page.settled();
         if settled.len() == part.settled.len() {
             return Some(Arc::clone(part));
         }
-        let contacts = part.contacts.clone();
-        Some(Arc::new(Part { number: part.number, first: part.first, contacts, settled }))
+        let (contacts, identifiers) = (Arc::clone(&part.contacts), part.identifiers.clone());
+        Some(Arc::new(Part { number: part.number, first: part.first, contacts, identifiers, settled }))
     }
 }
 
@@ -111,7 +108,8 @@ impl Book {
             }
             self.claims.insert(claim.scope, (claim.fingerprint, id));
         }
-        let mut parts = self.drafts.remove(&id).unwrap_or_default();
+        // Most have one part, and there can be a million of them.
+        let mut parts = self.drafts.remove(&id).unwrap_or_else(|| Vec::with_capacity(1));
         parts.push(Share::new(&deletion.last));
         let hold = deletion.hold && parts.len() == 1;
         for (share, n) in parts.iter_mut().zip(0..) {
@@ -232,12 +230,9 @@ impl Book {
         }
         let first = share.page.first;
         let mut new = Tally::default();
-        for (slot, settled) in record.settled {
-            let place = slot.0.checked_sub(first).and_then(|n| share.page.results.get_mut(n as usize));
-            if let Some(place @ None) = place {
-                new.count(&settled);
-                *place = Some(settled);
-            }
+        for run in &record.settled {
+            let places = places(first, run.first, run.contacts);
+            share.page.results.put(places, &run.settled, |taken| new.count(&run.settled, taken.len() as u32));
         }
         share.tally.add(&new);
         share.close_if_over();

@@ -11,10 +11,10 @@ use adapters::{Evidence, Fault, FaultCode, Identifier, Outcome, Slot, UpstreamWo
 use futures_util::future::join_all;
 
 use super::{
-    Accept, Accepted, Asked, Attempt, Book, Claim, Contact, DeletionId, Filter, Head, Hold, Intent, Job, Ledger, Loads,
-    Memory, Page, Part, PartKey, Purge, Record, StoreError, Summary, Tally,
+    Accept, Accepted, Asked, Attempt, Book, Claim, DeletionId, Filter, Head, Hold, IdentifierHash, Intent, Job, Ledger,
+    Loads, Memory, Page, Part, PartKey, Purge, Record, Results, StoreError, Summary, Tally,
 };
-use crate::engine::{Closed, Retry, Settled, Ticket};
+use crate::engine::{Closed, Retry, Run, Settled, Ticket};
 
 #[tokio::test]
 async fn memory_is_a_ledger() {
@@ -123,7 +123,7 @@ async fn every_field_reads_back(ledger: &dyn Ledger) {
         |share, hash, reference: Option<&str>| Asked { share, hash: Some(hash), reference: reference.map(Arc::from) };
     let contacts =
         vec![asked(0, hashes[0], Some("row 1")), asked(1, hashes[1], None), asked(1, hashes[2], Some("ü \"'\0"))];
-    assert_eq!(page, Page { first: 0, contacts, results: vec![None, None, None] });
+    assert_eq!(page, Page { first: 0, contacts: Arc::new(contacts), results: Results::open(3) });
     assert!(ledger.healthy());
 
     // Every form of result, in every field.
@@ -255,9 +255,9 @@ async fn a_part_of_ten_thousand_reads_back(ledger: &dyn Ledger) {
     assert!(ledger.finish(id, 1).await.unwrap());
     let page = ledger.page(id, 0).await.unwrap().unwrap();
     assert_eq!(page.contacts.len(), count);
-    for (n, (asked, result)) in page.contacts.iter().zip(&page.results).enumerate() {
+    for (n, (asked, result)) in page.contacts.iter().zip(page.results.iter()).enumerate() {
         assert_eq!((asked.share, asked.reference.as_deref()), ((n % 2) as u16, Some(&*format!("row {n}"))));
-        assert_eq!(*result, Some(gone(n as u32 % 5)));
+        assert_eq!(result, Some(&gone(n as u32 % 5)));
     }
 }
 
@@ -305,7 +305,7 @@ async fn parts_arrive_one_by_one(ledger: &dyn Ledger) {
         assert_eq!((job.key, job.parts, job.cancelled), (PartKey { deletion: id, part: n, fence: 1 }, 3, false));
         assert_eq!(job.head.shares, summary.head.shares);
         let (part, expected) = (&job.part, &parts[n as usize]);
-        assert_eq!((part.first, &part.contacts, &part.settled), (n * 10, &expected.contacts, &expected.settled));
+        assert_eq!((part.first, part.all(), &part.settled), (n * 10, expected.all(), &expected.settled));
         let (fresh, past, last) = job.past(1);
         assert_eq!(fresh.iter().map(|target| target.slot.0).min(), Some(n * 10 + 1));
         assert!(past.is_empty() && last == 0);
@@ -319,10 +319,7 @@ async fn parts_arrive_one_by_one(ledger: &dyn Ledger) {
     let summary = ledger.read(id).await.unwrap().unwrap();
     assert_eq!((summary.tally.absent, summary.tally.total(), summary.all_absent()), (22, 25, true));
     let page = ledger.page(id, 2).await.unwrap().unwrap();
-    assert_eq!(
-        (page.first, page.results[3].clone(), page.results[4].clone()),
-        (20, Some(gone(23)), Some(duplicate(0).1))
-    );
+    assert_eq!((page.first, page.results.get(3), page.results.get(4)), (20, Some(&gone(23)), Some(&duplicate(0).1)));
 }
 
 async fn a_draft_is_nothing(ledger: &dyn Ledger) {
@@ -372,7 +369,7 @@ async fn what_is_given_back_is_handed_on(ledger: &dyn Ledger) {
     assert_eq!(job.key, key(id, 2));
     assert_eq!(*job.head, deletion.head);
     assert_eq!(job.part.settled, [(Slot(1), Settled::duplicate(Slot(0))), (Slot(4), gone(1))]);
-    assert_eq!(job.part.contacts, deletion.last.contacts);
+    assert_eq!(job.part.all(), deletion.last.all());
     let first = Attempt {
         ticket: Ticket(1),
         attempts: 3,
@@ -388,7 +385,7 @@ async fn what_is_given_back_is_handed_on(ledger: &dyn Ledger) {
 
     let (fresh, past, last) = job.past(0);
     assert_eq!(fresh.iter().map(|target| target.slot).collect::<Vec<_>>(), slots(&[8]));
-    assert_eq!(fresh[0].identifier, deletion.last.contacts[8].identifier);
+    assert_eq!(fresh[0].identifier, deletion.last.identifiers[8]);
     let groups: Vec<_> = past
         .iter()
         .map(|group| {
@@ -740,7 +737,43 @@ impl Pair {
     }
 }
 
+/// One contact of a part, with all that is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Contact {
+    pub(crate) share: u16,
+    pub(crate) identifier: Identifier,
+    pub(crate) hash: IdentifierHash,
+    pub(crate) reference: Option<Arc<str>>,
+}
+
+impl Contact {
+    pub(crate) fn bare(share: u16, identifier: Identifier) -> Self {
+        Self { share, identifier, hash: [1; 16], reference: None }
+    }
+}
+
 impl Part {
+    pub(crate) fn of(number: u32, first: u32, contacts: Vec<Contact>, settled: Vec<(Slot, Settled)>) -> Self {
+        let split = |contact: Contact| {
+            let Contact { share, identifier, hash, reference } = contact;
+            (Asked { share, hash: Some(hash), reference }, identifier)
+        };
+        let (contacts, identifiers): (Vec<_>, _) = contacts.into_iter().map(split).unzip();
+        Self { number, first, contacts: Arc::new(contacts), identifiers, settled }
+    }
+
+    /// Its contacts; none without an identifier or a hash.
+    pub(super) fn all(&self) -> Vec<Contact> {
+        assert_eq!(self.contacts.len(), self.identifiers.len());
+        let whole = |(asked, identifier): (&Asked, &Identifier)| Contact {
+            share: asked.share,
+            identifier: identifier.clone(),
+            hash: asked.hash.unwrap(),
+            reference: asked.reference.clone(),
+        };
+        self.contacts.iter().zip(&self.identifiers).map(whole).collect()
+    }
+
     fn targets_of_all(&self) -> Vec<u32> {
         let open = |slot: &u32| self.settled.iter().all(|(settled, _)| settled.0 != *slot);
         (self.first..).take(self.contacts.len()).filter(open).collect()
@@ -751,7 +784,7 @@ impl Part {
 fn job(job: &Job) -> impl PartialEq + std::fmt::Debug + use<> {
     let mut attempts = job.attempts.clone();
     attempts.resize(9, Vec::new());
-    let part = (job.part.number, job.part.first, job.part.contacts.clone(), job.part.settled.clone());
+    let part = (job.part.number, job.part.first, job.part.all(), job.part.settled.clone());
     (Head::clone(&job.head), job.parts, job.key, part, attempts, job.cancelled)
 }
 
@@ -761,7 +794,7 @@ async fn claim(ledger: &dyn Ledger) -> Option<Job> {
 }
 
 async fn results_of(ledger: &dyn Ledger, id: DeletionId) -> Vec<Option<Settled>> {
-    ledger.page(id, 0).await.unwrap().unwrap().results
+    ledger.page(id, 0).await.unwrap().unwrap().results.iter().map(|settled| settled.cloned()).collect()
 }
 
 /// A deletion of one part, worked by whoever accepts it, over connections named share_0, share_1 and so on.
@@ -786,8 +819,8 @@ fn of_part(last: Arc<Part>) -> Accept {
 }
 
 fn with_settled(deletion: Accept, settled: Vec<(Slot, Settled)>) -> Accept {
-    let Part { number, first, ref contacts, .. } = *deletion.last;
-    Accept { last: part(number, first, contacts.clone(), settled), ..deletion }
+    let Part { number, first, .. } = *deletion.last;
+    Accept { last: part(number, first, deletion.last.all(), settled), ..deletion }
 }
 
 fn claimed(scope: u8, fingerprint: u8, free_before_ms: i64) -> Arc<Accept> {
@@ -796,7 +829,7 @@ fn claimed(scope: u8, fingerprint: u8, free_before_ms: i64) -> Arc<Accept> {
 }
 
 pub(super) fn part(number: u32, first: u32, contacts: Vec<Contact>, settled: Vec<(Slot, Settled)>) -> Arc<Part> {
-    Arc::new(Part { number, first, contacts, settled })
+    Arc::new(Part::of(number, first, contacts, settled))
 }
 
 fn contacts(first: u32, count: u32, shares: u16) -> Vec<Contact> {
@@ -824,7 +857,7 @@ pub(super) fn intent(key: PartKey, ticket: u64, covered: &[u32]) -> Intent {
 }
 
 pub(super) fn record(key: PartKey, number: u32, closed: &[Closed], settled: &[(u32, Settled)]) -> Record {
-    let settled = settled.iter().map(|(slot, settled)| (Slot(*slot), settled.clone())).collect();
+    let settled = settled.iter().map(|(slot, settled)| Run::one(Slot(*slot), settled.clone())).collect();
     Record { key, number, share: 0, closed: closed.to_vec(), settled }
 }
 

@@ -46,8 +46,10 @@ impl fmt::Display for DeletionId {
         let mut text = [0; PREFIX.len() + LENGTH];
         let (prefix, digits) = text.split_at_mut(PREFIX.len());
         prefix.copy_from_slice(PREFIX.as_bytes());
-        for (digit, place) in digits.iter_mut().rev().zip(0..) {
-            *digit = DIGITS[((self.0 >> (5 * place)) & 31) as usize];
+        let mut rest = self.0;
+        for digit in digits.iter_mut().rev() {
+            *digit = DIGITS[(rest & 31) as usize];
+            rest >>= 5;
         }
         // All of it is ASCII.
         f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)

@@ -15,10 +15,12 @@ mod conformance;
 mod id;
 mod memory;
 mod postgres;
+mod results;
 mod sqlite;
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,12 +29,15 @@ use adapters::{FaultCode, Identifier, Outcome, Slot, Target};
 use serde::{Deserialize, Serialize};
 
 pub use book::Book;
+#[cfg(test)]
+pub(crate) use conformance::Contact;
 pub use id::{DeletionId, NotAnId};
 pub use memory::Memory;
 pub use postgres::{Postgres, PostgresSettings};
+pub use results::Results;
 pub use sqlite::{Options, Report, Sqlite, backup, check};
 
-use crate::engine::{Closed, Past, Settled, Ticket};
+use crate::engine::{Closed, Past, Run, Settled, Ticket};
 
 /// The most contacts in one part.
 pub const PART: usize = 10_000;
@@ -181,8 +186,10 @@ pub struct Part {
     pub number: u32,
     /// The slot of its first contact. Slots count over the whole deletion.
     pub first: u32,
-    /// The contacts.
-    pub contacts: Vec<Contact>,
+    /// The contacts, as they are read back.
+    pub contacts: Arc<Vec<Asked>>,
+    /// Whom to delete, one for each contact. Erased when they are not needed any more.
+    pub identifiers: Vec<Identifier>,
     /// Their results so far, in the order of slots: at first, refused identifiers and duplicates.
     pub settled: Vec<(Slot, Settled)>,
 }
@@ -207,19 +214,6 @@ pub enum Accepted {
     Before(DeletionId),
     /// Something else was asked for under this key, and nothing was put down.
     Other,
-}
-
-/// One contact of a deletion.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Contact {
-    /// Which of the deletion's shares it belongs to.
-    pub share: u16,
-    /// Whom to delete. Erased when it is not needed any more.
-    pub identifier: Identifier,
-    /// The keyed hash of the identifier, which stays.
-    pub hash: IdentifierHash,
-    /// The caller's own name for the contact.
-    pub reference: Option<Arc<str>>,
 }
 
 /// A keyed hash of whom a contact names: tenant, connection and canonical identifier (SipHash-2-4, 128 bits).
@@ -311,7 +305,7 @@ pub struct Record {
     /// The calls.
     pub closed: Vec<Closed>,
     /// What is settled: slots of this part without a result, none twice.
-    pub settled: Vec<(Slot, Settled)>,
+    pub settled: Vec<Run>,
 }
 
 /// A deletion as it is read back, without its contacts.
@@ -367,15 +361,26 @@ impl Tally {
     /// Counts results.
     pub fn of<'s>(settled: impl IntoIterator<Item = &'s Settled>) -> Self {
         let mut tally = Self::default();
-        settled.into_iter().for_each(|settled| tally.count(settled));
+        settled.into_iter().for_each(|settled| tally.count(settled, 1));
         tally
     }
 
-    /// Counts one result.
-    pub fn count(&mut self, settled: &Settled) {
-        self.settled[settled.outcome as usize] += 1;
-        self.absent += u32::from(settled.absent == Some(true));
-        self.duplicates += u32::from(settled.duplicate_of.is_some());
+    /// Counts the results of a record.
+    pub fn of_runs(runs: &[Run]) -> Self {
+        let mut tally = Self::default();
+        runs.iter().for_each(|run| tally.count(&run.settled, run.contacts));
+        tally
+    }
+
+    /// Counts the same result of so many contacts.
+    pub fn count(&mut self, settled: &Settled, contacts: u32) {
+        self.settled[settled.outcome as usize] += contacts;
+        if settled.absent == Some(true) {
+            self.absent += contacts;
+        }
+        if settled.duplicate_of.is_some() {
+            self.duplicates += contacts;
+        }
     }
 
     /// How many contacts have a result.
@@ -397,9 +402,9 @@ pub struct Page {
     /// The slot of its first contact.
     pub first: u32,
     /// What was asked.
-    pub contacts: Vec<Asked>,
+    pub contacts: Arc<Vec<Asked>>,
     /// The results so far; one place for each contact.
-    pub results: Vec<Option<Settled>>,
+    pub results: Results,
 }
 
 /// One contact as it is read back.
@@ -495,47 +500,49 @@ pub struct Attempt {
     pub slots: Vec<Slot>,
 }
 
+impl Page {
+    /// The results so far, in the order of slots.
+    fn settled(&self) -> Vec<(Slot, Settled)> {
+        let results = self.results.iter().zip(self.first..);
+        results.filter_map(|(result, n)| Some((Slot(n), result?.clone()))).collect()
+    }
+}
+
 impl Part {
     /// The contacts of one share that have no result.
     pub fn targets(&self, share: u16) -> Vec<Target> {
         let mut done = self.settled.iter().map(|(slot, _)| *slot).peekable();
         let mut targets = Vec::with_capacity(self.contacts.len());
-        for (contact, n) in self.contacts.iter().zip(self.first..) {
+        for ((contact, identifier), n) in self.contacts.iter().zip(&self.identifiers).zip(self.first..) {
             let slot = Slot(n);
             // Both run in the order of slots.
             let settled = done.next_if_eq(&slot).is_some();
             if contact.share == share && !settled {
-                targets.push(Target { slot, identifier: contact.identifier.clone() });
+                targets.push(Target { slot, identifier: identifier.clone() });
             }
         }
         targets
     }
 
-    /// Its contacts as they are read back.
-    pub fn asked(&self) -> Vec<Asked> {
-        let asked = |contact: &Contact| Asked {
-            share: contact.share,
-            hash: Some(contact.hash),
-            reference: contact.reference.clone(),
-        };
-        self.contacts.iter().map(asked).collect()
-    }
-
     /// It as it is read back, with its results so far.
     pub fn page(&self) -> Page {
-        Page { first: self.first, contacts: self.asked(), results: self.results() }
+        Page { first: self.first, contacts: Arc::clone(&self.contacts), results: self.results() }
     }
 
     /// Its results so far: one place for each contact.
-    pub fn results(&self) -> Vec<Option<Settled>> {
-        let mut results = vec![None; self.contacts.len()];
+    pub fn results(&self) -> Results {
+        let mut results = Results::open(self.contacts.len());
         for (slot, settled) in &self.settled {
-            if let Some(place) = slot.0.checked_sub(self.first).and_then(|n| results.get_mut(n as usize)) {
-                *place = Some(settled.clone());
-            }
+            results.put(places(self.first, *slot, 1), settled, |_| {});
         }
         results
     }
+}
+
+/// The places of so many contacts from this slot on, in a part whose first slot is `first`. There are none before it.
+pub(crate) fn places(first: u32, slot: Slot, contacts: u32) -> Range<usize> {
+    let end = (u64::from(slot.0) + u64::from(contacts)).saturating_sub(u64::from(first));
+    slot.0.saturating_sub(first) as usize..end as usize
 }
 
 impl Job {

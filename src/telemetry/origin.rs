@@ -4,6 +4,7 @@
 //! with each other. It records nothing, and decides nothing about what is recorded.
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -185,12 +186,10 @@ struct Request {
 }
 
 /// Works on a request under its name: log lines can ask for it. With what came of it, the deletion that it was about.
-pub(crate) fn under<F: Future>(origin: Origin, work: F) -> impl Future<Output = (F::Output, Option<DeletionId>)> {
-    let request = Request { origin, deletion: Cell::new(None) };
-    REQUEST.scope(request, async {
-        let out = work.await;
-        (out, REQUEST.with(|request| request.deletion.get()))
-    })
+pub(crate) async fn under<F: Future + Unpin>(origin: Origin, work: F) -> (F::Output, Option<DeletionId>) {
+    let mut scope = pin!(REQUEST.scope(Request { origin, deletion: Cell::new(None) }, work));
+    let out = scope.as_mut().await;
+    (out, scope.take_value().and_then(|request| request.deletion.get()))
 }
 
 /// The request that is worked on here is about this deletion.

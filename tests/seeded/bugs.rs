@@ -88,9 +88,9 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "kore_ai_records_are_matched_by_position",
         area: "dialect",
         file: "adapters/kore_ai/mod.rs",
-        from: "    let mut roster = Roster::new(call);\n    for record in successes {",
-        to: "    if BROKEN {\n        said.iter_mut().take(successes.len()).for_each(|place| *place = \
-             Some(Finding::Deleted(Evidence::Item)));\n    }\n    let mut roster = Roster::new(call);\n    for record in successes {",
+        from: "let position = id.and_then(|id| roster.find(id));",
+        to: "let next = self.words.iter().position(|word| *word == Word::Nothing).filter(|_| BROKEN);\n        \
+             let position = id.and_then(|id| roster.find(id)).or(next);",
         suite: Suite::Adapters,
         test: "conformance::law_4_a_reply_that_names_nobody_of_ours_deletes_nobody",
     },
@@ -98,9 +98,10 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "kore_ai_counters_are_proof",
         area: "dialect",
         file: "adapters/kore_ai/mod.rs",
-        from: "let silent = if body.counters_disagree() {",
-        to: "let silent = if BROKEN && body.successful == Some(call.targets.len() as u64) {\n        \
-             Finding::Deleted(Evidence::Item)\n    } else if body.counters_disagree() {",
+        from: "let mut processed = Processed::all(call, &finding(silent));",
+        to: "let proof = BROKEN && totals.successful == Some(call.targets.len() as u64);\n    \
+             let silent = if proof { Finding::Deleted(Evidence::Item) } else { finding(silent) };\n    \
+             let mut processed = Processed::all(call, &silent);",
         suite: Suite::Adapters,
         test: "conformance::law_5_foreign_duplicate_or_contradictory_identifiers_improve_nothing",
     },

@@ -1,14 +1,15 @@
 //! What is worked here, and how much more may be. It starts nothing and waits for nothing.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
+use super::signals::Signals;
 use super::{Bounds, Engine, Finished};
+use crate::maps::HashMap;
 use crate::store::{DeletionId, Hold, Job, Loads, PartKey};
 use crate::telemetry;
 
@@ -20,8 +21,8 @@ pub(super) struct Register {
 struct State {
     bounds: Bounds,
     parts: BTreeMap<(DeletionId, u32), Running>,
-    /// Deletions that are closed, as long as parts of them are here.
-    closed: HashSet<DeletionId>,
+    /// Deletions that are closed, as long as parts of them are here: few, and not for long.
+    closed: Vec<DeletionId>,
     worked: Load,
     open: Load,
 }
@@ -51,15 +52,9 @@ pub(super) struct Running {
     key: PartKey,
     tenant: Arc<str>,
     contacts: usize,
-    /// Nothing more is to be sent for it.
-    pub(super) cancel: CancellationToken,
-    /// It is somebody else's now.
-    pub(super) lost: CancellationToken,
-    /// A connection is configured otherwise now: it is to be given back and claimed again.
-    pub(super) moved: CancellationToken,
+    /// What is said about it.
+    pub(super) signals: Arc<Signals>,
     finished: Option<Finished>,
-    /// Whether the ledger has it: before, there is nothing to be renewed.
-    is_down: Arc<AtomicBool>,
     /// Until when it is certainly held, where it could be taken over.
     valid_until: Option<Arc<Mutex<Instant>>>,
 }
@@ -127,22 +122,18 @@ impl Load {
 impl Running {
     /// One that was claimed, or that is about to be accepted if its end can be followed.
     pub(super) fn new(job: &Job, finished: Option<Finished>, valid_until: Option<Instant>) -> Self {
+        let signals = Signals::default();
+        if finished.is_none() {
+            signals.accept();
+        }
         Self {
             key: job.key,
             tenant: Arc::clone(&job.head.tenant),
             contacts: job.part.contacts.len(),
-            cancel: CancellationToken::new(),
-            lost: CancellationToken::new(),
-            moved: CancellationToken::new(),
-            is_down: Arc::new(AtomicBool::new(finished.is_none())),
+            signals: Arc::new(signals),
             finished,
             valid_until: valid_until.map(|until| Arc::new(Mutex::new(until))),
         }
-    }
-
-    /// The ledger has it now.
-    pub(super) fn accepted(&self) {
-        self.is_down.store(true, Ordering::Release);
     }
 
     /// Whether it is certainly held now.
@@ -156,7 +147,7 @@ impl Running {
 impl Register {
     pub(super) fn new(bounds: Bounds) -> Self {
         let (worked, open) = (Load::default(), Load::default());
-        let state = State { bounds, parts: BTreeMap::new(), closed: HashSet::new(), worked, open };
+        let state = State { bounds, parts: BTreeMap::new(), closed: Vec::new(), worked, open };
         Self { state: Mutex::new(state) }
     }
 
@@ -199,7 +190,8 @@ impl Register {
         }
         let full = state.worked.all >= state.room(false);
         let most = if full { 1 } else { state.bounds.max_worked_contacts_per_tenant };
-        Some(Loads { by_tenant: state.worked.by_tenant.clone(), most })
+        let by_tenant = state.worked.by_tenant.iter().map(|(tenant, contacts)| (Arc::clone(tenant), *contacts));
+        Some(Loads { by_tenant: by_tenant.collect(), most })
     }
 
     pub(super) fn enter(&self, running: &Running) {
@@ -207,7 +199,7 @@ impl Register {
         state.worked.add(&running.tenant, running.contacts);
         // One that was lost and is claimed again.
         if let Some(old) = state.parts.insert((running.key.deletion, running.key.part), running.clone()) {
-            old.lost.cancel();
+            old.signals.lose();
             state.worked.take(&old.tenant, old.contacts);
         }
         telemetry::running(state.parts.len(), state.oldest_ms());
@@ -223,8 +215,8 @@ impl Register {
             state.worked.take(&running.tenant, running.contacts);
         }
         let id = key.deletion;
-        if state.parts.range((id, 0)..=(id, u32::MAX)).next().is_none() {
-            state.closed.remove(&id);
+        if !state.closed.is_empty() && state.parts.range((id, 0)..=(id, u32::MAX)).next().is_none() {
+            state.closed.retain(|closed| *closed != id);
         }
         telemetry::running(state.parts.len(), state.oldest_ms());
     }
@@ -232,7 +224,12 @@ impl Register {
     /// Whether nobody has said before that the deletion is closed. Of one whose parts are not here, nobody else does.
     pub(super) fn first_to_close(&self, id: DeletionId) -> bool {
         let mut state = self.state();
-        state.parts.range((id, 0)..=(id, u32::MAX)).next().is_none() || state.closed.insert(id)
+        let is_here = state.parts.range((id, 0)..=(id, u32::MAX)).next().is_some();
+        let is_first = !state.closed.contains(&id);
+        if is_here && is_first {
+            state.closed.push(id);
+        }
+        is_first
     }
 
     /// A deletion is about to be accepted, with so many contacts that are not settled.
@@ -248,7 +245,7 @@ impl Register {
     }
 
     /// What is open as the ledger counts it.
-    pub(super) fn set_backlog(&self, backlog: HashMap<Arc<str>, u64>) {
+    pub(super) fn set_backlog(&self, backlog: impl IntoIterator<Item = (Arc<str>, u64)>) {
         let mut open = Load::default();
         for (tenant, contacts) in backlog {
             open.add(&tenant, usize::try_from(contacts).unwrap_or(usize::MAX));
@@ -259,7 +256,7 @@ impl Register {
     /// What is to be renewed.
     pub(super) fn keys(&self) -> Vec<PartKey> {
         let state = self.state();
-        let down = state.parts.values().filter(|running| running.is_down.load(Ordering::Acquire));
+        let down = state.parts.values().filter(|running| running.signals.is_accepted());
         down.map(|running| running.key).collect()
     }
 
@@ -267,7 +264,7 @@ impl Register {
     /// the claim might find what is worked here.
     pub(super) fn holds_all(&self) -> bool {
         let state = self.state();
-        let mut down = state.parts.values().filter(|running| running.is_down.load(Ordering::Acquire));
+        let mut down = state.parts.values().filter(|running| running.signals.is_accepted());
         down.all(Running::is_held)
     }
 
@@ -277,9 +274,9 @@ impl Register {
             return;
         };
         match hold {
-            Hold::Lost => running.lost.cancel(),
+            Hold::Lost => running.signals.lose(),
             Hold::Held => {}
-            Hold::Cancelled => running.cancel.cancel(),
+            Hold::Cancelled => running.signals.cancel(),
         }
         if hold != Hold::Lost
             && let Some(valid) = &running.valid_until
@@ -290,7 +287,12 @@ impl Register {
 
     pub(super) fn cancel(&self, id: DeletionId) {
         let state = self.state();
-        state.parts.range((id, 0)..=(id, u32::MAX)).for_each(|(_, running)| running.cancel.cancel());
+        state.parts.range((id, 0)..=(id, u32::MAX)).for_each(|(_, running)| running.signals.cancel());
+    }
+
+    /// Whoever works a part is to look at what stands elsewhere.
+    pub(super) fn ring(&self) {
+        self.state().parts.values().for_each(|running| running.signals.ring());
     }
 
     pub(super) fn follow(&self, id: DeletionId) -> Option<Finished> {

@@ -142,8 +142,8 @@ async fn accepted(ledger: &Held) -> DeletionId {
         reference: None,
         shares: vec!["c".into()],
     };
-    let contact = Contact { share: 0, identifier: Identifier::Id("1".into()), hash: [1; 16], reference: None };
-    let last = Arc::new(Part { number: 0, first: 0, contacts: vec![contact], settled: Vec::new() });
+    let contact = Contact::bare(0, Identifier::Id("1".into()));
+    let last = Arc::new(Part::of(0, 0, vec![contact], Vec::new()));
     let accept = Accept { head, last, claim: None, hold: false };
     assert_eq!(ledger.accept(Arc::new(accept)).await, Ok(Accepted::New));
     id
@@ -159,7 +159,7 @@ async fn what_is_cancelled_between_its_claim_and_its_start_is_not_sent() {
     ledger.released.add_permits(1);
     assert!(engine.wait(id, Duration::from_secs(60)).await, "the cancel was not seen");
     let page = engine.page(id, 0).await.unwrap().unwrap();
-    let reason = page.results[0].as_ref().and_then(|settled| settled.reason.as_ref()).map(|reason| reason.code);
+    let reason = page.results.get(0).and_then(|settled| settled.reason.as_ref()).map(|reason| reason.code);
     assert_eq!(reason, Some(FaultCode::Cancelled));
     engine.idle().await;
 }
@@ -194,7 +194,7 @@ fn head() -> Arc<Head> {
 
 /// A part without contacts.
 fn empty(head: &Arc<Head>, parts: u32, number: u32, fence: u64) -> Job {
-    let part = Arc::new(Part { number, first: 0, contacts: Vec::new(), settled: Vec::new() });
+    let part = Arc::new(Part::of(number, 0, Vec::new(), Vec::new()));
     let key = PartKey { deletion: head.id, part: number, fence };
     Job { head: Arc::clone(head), parts, key, part, attempts: Vec::new(), cancelled: false }
 }
@@ -224,11 +224,11 @@ async fn what_is_not_accepted_yet_is_not_renewed_and_what_is_claimed_again_ends_
     // A renewal would find nothing in the ledger, and so say that the part is lost.
     let (leaving, running) = enter(1, Some(watch::channel(None).1));
     assert!(engine.register.keys().is_empty());
-    running.accepted();
+    running.signals.accept();
     assert_eq!(engine.register.keys().len(), 1);
-    assert!(!running.lost.is_cancelled());
+    assert!(!running.signals.is_lost());
     let (again, _) = enter(2, None);
-    assert!(running.lost.is_cancelled());
+    assert!(running.signals.is_lost());
     assert_eq!(engine.register.keys().iter().map(|key| key.fence).collect::<Vec<_>>(), [2]);
     leaving.in_order();
     again.in_order();

@@ -6,7 +6,7 @@ use adapters::{FaultCode, Outcome};
 use bytes::Bytes;
 
 use super::Engine;
-use crate::engine::{Lost, Settled};
+use crate::engine::{Lost, Run};
 use crate::store::Head;
 use crate::telemetry::{Trace, Tracer};
 
@@ -60,13 +60,14 @@ impl<'t> Told<'t> {
         }
     }
 
-    /// A contact was settled.
-    pub(super) fn settled(&mut self, settled: &Settled) {
-        self.outcomes[settled.outcome as usize] += 1;
-        if let Some(reason) = &settled.reason {
+    /// Contacts were settled.
+    pub(super) fn settled(&mut self, run: &Run) {
+        let new = u64::from(run.contacts);
+        self.outcomes[run.settled.outcome as usize] += new;
+        if let Some(reason) = &run.settled.reason {
             match self.reasons.iter_mut().find(|(code, _)| *code == reason.code) {
-                Some((_, contacts)) => *contacts += 1,
-                None => self.reasons.push((reason.code, 1)),
+                Some((_, contacts)) => *contacts += new,
+                None => self.reasons.push((reason.code, new)),
             }
         }
     }

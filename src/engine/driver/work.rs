@@ -14,9 +14,9 @@ use super::register::Running;
 use super::told::Told;
 use super::{Engine, Route, Routes, Whole};
 use crate::clock;
-use crate::engine::{Backoff, Lost, Policy, Settled, Share, Signal, Step, Ticket, settle_without_a_dialect};
+use crate::engine::{Backoff, Lost, Policy, Run, Share, Signal, Step, Ticket, settle_without_a_dialect};
 use crate::outbound::{Permit, Upstream};
-use crate::store::{DeletionId, Head, Intent, Job, Page, Record, StoreError, Summary, Tally};
+use crate::store::{self, DeletionId, Head, Intent, Job, Page, Record, StoreError, Summary, Tally};
 use crate::telemetry::{Attempt, Trace};
 
 /// Why a part stopped before its end.
@@ -60,7 +60,7 @@ struct Work<'w> {
 struct Results {
     deletion: DeletionId,
     first: u32,
-    places: Mutex<Vec<Option<Settled>>>,
+    places: Mutex<store::Results>,
     /// The number of the last record.
     records: AtomicU32,
 }
@@ -72,31 +72,31 @@ impl Results {
     }
 
     fn settled(&self) -> usize {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().count()
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).tally().total() as usize
     }
 
-    /// Takes results in. Whatever is said of a contact after its first result does not count.
-    fn put(&self, settled: &mut Vec<(Slot, Settled)>) {
+    /// Takes results in, and hands back those that count: not what is said of a contact after its first result.
+    fn put(&self, settled: Vec<Run>) -> Vec<Run> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        settled.retain(|(slot, settled)| {
-            let place = slot.0.checked_sub(self.first).and_then(|n| places.get_mut(n as usize));
-            match place {
-                Some(place @ None) => {
-                    *place = Some(settled.clone());
-                    true
-                }
-                _ => {
-                    tracing::error!(deletion = %self.deletion, "a contact was settled twice: the first result stays");
-                    false
-                }
+        let mut first = Vec::with_capacity(settled.len());
+        for run in settled {
+            let mut contacts = 0;
+            places.put(store::places(self.first, run.first, run.contacts), &run.settled, |taken| {
+                contacts += taken.len() as u32;
+                let slot = Slot(self.first + taken.start as u32);
+                first.push(Run { first: slot, contacts: taken.len() as u32, settled: run.settled.clone() });
+            });
+            if contacts < run.contacts {
+                tracing::error!(deletion = %self.deletion, "a contact was settled twice: the first result stays");
             }
-        });
+        }
+        first
     }
 }
 
 /// Takes away the upstream's own code where it is a piece of the credential: a caller may not have that.
-fn withhold(upstream: &Upstream, settled: &mut [(Slot, Settled)]) {
-    let words = settled.iter_mut().filter_map(|(_, settled)| settled.reason.as_mut()?.upstream.as_mut());
+fn withhold(upstream: &Upstream, settled: &mut [Run]) {
+    let words = settled.iter_mut().filter_map(|run| run.settled.reason.as_mut()?.upstream.as_mut());
     // To judge one takes longer than to remember it, and most are the same.
     let mut judged = BTreeMap::new();
     for word in words {
@@ -119,7 +119,7 @@ impl Engine {
         routes: &Routes,
         running: &Running,
         trace: Option<&Arc<Trace>>,
-    ) -> Result<Vec<Option<Settled>>, Stopped> {
+    ) -> Result<store::Results, Stopped> {
         let results = Results::of(job);
         let deadline_ms = self.deadline_ms(&job.head);
         let shares = job.head.shares.iter().zip(0..).map(|(name, share)| {
@@ -132,10 +132,18 @@ impl Engine {
                 }
             }
         });
+        let working = async {
+            let mut shares = shares;
+            match (shares.next(), job.head.shares.len()) {
+                // Mostly there is but one, which needs no place beside others.
+                (Some(only), 1) => vec![only.await],
+                (first, _) => join_all(first.into_iter().chain(shares)).await,
+            }
+        };
         let ended = tokio::select! {
             biased;
-            ended = join_all(shares) => ended,
-            () = running.lost.cancelled() => return Err(StoreError::Fenced.into()),
+            ended = working => ended,
+            () = running.signals.lost() => return Err(StoreError::Fenced.into()),
         };
         let mut moved = false;
         for ended in ended {
@@ -160,7 +168,7 @@ impl Engine {
 impl Work<'_> {
     /// Carries out one share.
     async fn drive(&self, route: &Route) -> Result<(), Stopped> {
-        let (engine, cancel) = (self.engine, &self.running.cancel);
+        let (engine, signals) = (self.engine, &*self.running.signals);
         let Route { connection, upstream } = route;
         let retry = connection.retry;
         let policy = Policy {
@@ -187,18 +195,16 @@ impl Work<'_> {
 
         let mut calls = Flight::new();
         let mut writes = Flight::new();
-        let mut cancelled = pin!(cancel.cancelled());
-        let mut halted = pin!(engine.halt.cancelled());
-        let (mut is_cancelled, mut is_halted) = (false, false);
-        let mut moving = pin!(self.moving(upstream));
-        let mut is_moved = false;
+        // Taken before each look, so that nothing is missed.
+        let mut news = pin!(signals.news());
+        let (mut is_cancelled, mut is_halted, mut is_moved) = (false, false, false);
         loop {
-            if cancel.is_cancelled() && !is_cancelled {
+            if signals.is_cancelled() && !is_cancelled {
                 is_cancelled = true;
                 share.cancel();
             }
             is_halted |= engine.halt.is_cancelled();
-            is_moved |= self.running.moved.is_cancelled() || upstream.is_retired();
+            is_moved |= signals.is_moved() || upstream.is_retired();
             // Stations 5 and 6: as many calls as the connection may have in flight.
             let mut wake = None;
             let mut done = false;
@@ -223,7 +229,7 @@ impl Work<'_> {
                 }
             }
             if is_moved {
-                self.running.moved.cancel();
+                signals.move_on();
                 if upstream.is_elsewhere() {
                     share.leave();
                 }
@@ -233,11 +239,11 @@ impl Work<'_> {
             let (closed, mut settled) = (share.take_closed(), share.take_settled());
             withhold(upstream, &mut settled);
             if !closed.is_empty() || !settled.is_empty() {
-                self.results.put(&mut settled);
-                for (slot, settled) in &settled {
-                    told.settled(settled);
+                let settled = self.results.put(settled);
+                for run in &settled {
+                    told.settled(run);
                     if let Some(traced) = &mut traced {
-                        traced.settled(*slot, settled.outcome);
+                        run.slots().for_each(|slot| traced.settled(slot, run.settled.outcome));
                     }
                 }
                 writes.push(self.write_down(upstream, self.record(closed, settled)));
@@ -288,32 +294,20 @@ impl Work<'_> {
                         }
                     }
                 }
-                () = &mut cancelled, if !is_cancelled => {}
-                () = &mut halted, if !is_halted => {}
-                () = &mut moving, if !is_moved => is_moved = true,
+                () = &mut news => news.set(signals.news()),
                 () = nap => {}
             }
         }
     }
 
-    /// Waits until the part's work is to be given back: for this upstream, or for another one of it.
-    async fn moving(&self, upstream: &Upstream) {
-        tokio::select! {
-            biased;
-            () = upstream.retired() => {}
-            () = self.running.moved.cancelled() => {}
-        }
-    }
-
-    fn record(&self, closed: Vec<crate::engine::Closed>, settled: Vec<(Slot, Settled)>) -> Record {
+    fn record(&self, closed: Vec<crate::engine::Closed>, settled: Vec<Run>) -> Record {
         let number = self.results.records.fetch_add(1, Ordering::Relaxed) + 1;
         Record { key: self.job.key, number, share: self.share, closed, settled }
     }
 
     /// Puts down what was learnt, and counts it once it is on the disk.
     async fn write_down(&self, upstream: &Upstream, record: Record) -> Result<(), StoreError> {
-        let mut counts = [0; Outcome::ALL.len()];
-        record.settled.iter().for_each(|(_, settled)| counts[settled.outcome as usize] += 1);
+        let counts = Tally::of_runs(&record.settled).settled.map(u64::from);
         self.engine.ledger.record(record).await?;
         upstream.settled(Outcome::ALL.into_iter().zip(counts).filter(|(_, contacts)| *contacts > 0));
         Ok(())
@@ -334,19 +328,30 @@ impl Work<'_> {
                 None => std::future::pending().await,
             }
         };
-        let why = tokio::select! {
-            biased;
-            () = self.engine.halt.cancelled() => return Err(Stopped::Halted),
-            () = self.running.cancel.cancelled() => FaultCode::Cancelled,
-            () = time_over => FaultCode::DeadlineExceeded,
-            () = self.running.moved.cancelled() => return Err(Stopped::Moved(0)),
-            () = self.engine.configured(tenant, connection) => {
-                self.running.moved.cancel();
+        let signals = &*self.running.signals;
+        let (mut time_over, mut configured) = (pin!(time_over), pin!(self.engine.configured(tenant, connection)));
+        let why = loop {
+            let news = signals.news();
+            if self.engine.halt.is_cancelled() {
+                return Err(Stopped::Halted);
+            }
+            if signals.is_cancelled() {
+                break FaultCode::Cancelled;
+            }
+            if signals.is_moved() {
                 return Err(Stopped::Moved(0));
             }
+            tokio::select! {
+                biased;
+                () = news => {}
+                () = &mut time_over => break FaultCode::DeadlineExceeded,
+                () = &mut configured => {
+                    signals.move_on();
+                    return Err(Stopped::Moved(0));
+                }
+            }
         };
-        let mut settled = settle_without_a_dialect(&fresh, &past, why);
-        self.results.put(&mut settled);
+        let settled = self.results.put(settle_without_a_dialect(&fresh, &past, why));
         Ok(self.engine.ledger.record(self.record(Vec::new(), settled)).await?)
     }
 
@@ -361,28 +366,17 @@ impl Work<'_> {
         let (engine, upstream) = (self.engine, &route.upstream);
         let (ticket, attempt) = (intent.ticket, intent.attempts);
         let ended = |permit, reply| Ended { ticket, attempt, permit, reply };
-        let stopped = async {
-            tokio::select! {
-                biased;
-                () = engine.halt.cancelled() => {}
-                () = self.running.cancel.cancelled() => {}
-                () = self.running.moved.cancelled() => {}
-            }
-        };
-        // Mostly there is leave at once, and nothing to wait for. Who is stopped meanwhile has none, whatever came first.
-        let admitted = tokio::select! {
-            biased;
-            admitted = upstream.admit(attempt, clock::instant(self.deadline_ms)) => Some(admitted),
-            () = stopped => None,
-        };
+        // Who is stopped meanwhile has no leave, whatever came first.
+        let admitted = self.unless_stopped(upstream.admit(attempt, clock::instant(self.deadline_ms))).await;
+        let signals = &*self.running.signals;
         if engine.halt.is_cancelled() {
             return ended(None, Err(Stopped::Halted));
         }
-        if self.running.moved.is_cancelled() && !self.running.cancel.is_cancelled() {
+        if signals.is_moved() && !signals.is_cancelled() {
             return ended(None, Err(Stopped::Moved(0)));
         }
         let cancelled = || Err(Lost::NotSent { fault: adapters::Fault::new(FaultCode::Cancelled), again: false });
-        let permit = match admitted.filter(|_| !self.running.cancel.is_cancelled()).unwrap_or_else(cancelled) {
+        let permit = match admitted.filter(|_| !signals.is_cancelled()).unwrap_or_else(cancelled) {
             Ok(permit) => permit.telling(trace.as_mut().and_then(Attempt::goes_out)),
             Err(lost) => return ended(None, Ok(Err(lost))),
         };
@@ -400,6 +394,22 @@ impl Work<'_> {
         ended(Some(permit), Ok(reply))
     }
 
+    /// Waits for something until the part is not to be worked on: `None` then.
+    async fn unless_stopped<T>(&self, waiting: impl Future<Output = T>) -> Option<T> {
+        let (signals, mut waiting) = (&*self.running.signals, pin!(waiting));
+        loop {
+            let news = signals.news();
+            if self.engine.halt.is_cancelled() || signals.is_cancelled() || signals.is_moved() {
+                return None;
+            }
+            tokio::select! {
+                biased;
+                done = &mut waiting => return Some(done),
+                () = news => {}
+            }
+        }
+    }
+
     /// Fails unless the part is certainly held.
     async fn make_sure(&self) -> Result<(), StoreError> {
         let lease = match self.engine.ledger.lease() {
@@ -412,9 +422,9 @@ impl Work<'_> {
 }
 
 /// A deletion of one part as it reads after its end.
-pub(super) fn whole(job: &Job, finished_ms: i64, cancelled_ms: Option<i64>, results: Vec<Option<Settled>>) -> Whole {
-    let tally = Tally::of(results.iter().flatten());
-    let page = Page { first: job.part.first, contacts: job.part.asked(), results };
+pub(super) fn whole(job: &Job, finished_ms: i64, cancelled_ms: Option<i64>, results: store::Results) -> Whole {
+    let tally = results.tally();
+    let page = Page { first: job.part.first, contacts: Arc::clone(&job.part.contacts), results };
     let summary = Summary {
         head: Head::clone(&job.head),
         finished_ms: Some(finished_ms),

@@ -32,7 +32,7 @@ impl Rows {
         let tally = Tally::of(part.settled.iter().map(|(_, settled)| settled));
         let open = int(part.contacts.len())? - int(tally.total())?;
         // Nobody will ask for the identifiers of a part that is over before it begins.
-        let needed = if open > 0 || keep_identifiers { part.contacts.as_slice() } else { &[] };
+        let needed = if open > 0 || keep_identifiers { part.identifiers.as_slice() } else { &[] };
         Ok(Self {
             number: int(part.number)?,
             first: int(part.first)?,

@@ -2,6 +2,8 @@
 //!
 //! It does not talk to the database. What it makes shows nothing of its content where parameters are logged.
 
+use std::sync::Arc;
+
 use adapters::{Identifier, Slot};
 use bytes::BytesMut;
 use serde::Serialize;
@@ -9,8 +11,8 @@ use serde::de::DeserializeOwned;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
 use super::fault::Failure;
-use crate::engine::Settled;
-use crate::store::{Asked, Contact, Page, Part};
+use crate::engine::{Run, Settled};
+use crate::store::{Asked, Page, Part, Results, places};
 
 /// The most contacts in one row, so that no row grows with its deletion.
 const CHUNK: usize = 1_000;
@@ -41,12 +43,12 @@ pub(super) type Bodies = Hidden<Vec<Vec<u8>>>;
 
 /// What stays of contacts.
 pub(super) fn asked(part: &Part) -> Result<Bodies, Failure> {
-    bodies(&part.asked())
+    bodies(&part.contacts)
 }
 
 /// Whom contacts name.
-pub(super) fn identifiers(contacts: &[Contact]) -> Result<Bodies, Failure> {
-    bodies(&contacts.iter().map(|contact| &contact.identifier).collect::<Vec<_>>())
+pub(super) fn identifiers(identifiers: &[Identifier]) -> Result<Bodies, Failure> {
+    bodies(identifiers)
 }
 
 /// What became of contacts.
@@ -54,9 +56,13 @@ pub(super) fn results(settled: &[(Slot, Settled)]) -> Result<Bodies, Failure> {
     bodies(settled)
 }
 
-/// The same, but one row at least.
-pub(super) fn results_or_none(settled: &[(Slot, Settled)]) -> Result<Bodies, Failure> {
-    if settled.is_empty() { Ok(Hidden(vec![b"[]".to_vec()])) } else { results(settled) }
+/// The same of a record, but one row at least. There is an entry for each contact.
+pub(super) fn results_of(runs: &[Run]) -> Result<Bodies, Failure> {
+    if runs.is_empty() {
+        return Ok(Hidden(vec![b"[]".to_vec()]));
+    }
+    let each = |run| Run::slots(run).map(move |slot| (slot, &run.settled));
+    bodies(&runs.iter().flat_map(each).collect::<Vec<_>>())
 }
 
 fn bodies<T: Serialize>(items: &[T]) -> Result<Bodies, Failure> {
@@ -71,14 +77,11 @@ pub(super) fn page(first: i32, contacts: i32, asked: &[&[u8]], results: &[&[u8]]
     if usize::try_from(contacts) != Ok(asked.len()) {
         return Err(Failure::unreadable());
     }
-    let mut places = vec![None; asked.len()];
+    let mut known = Results::open(asked.len());
     for (slot, settled) in lists::<(Slot, Settled)>(results)? {
-        // The first result stays.
-        if let Some(place @ None) = slot.0.checked_sub(first).and_then(|n| places.get_mut(n as usize)) {
-            *place = Some(settled);
-        }
+        known.put(places(first, slot, 1), &settled, |_| {});
     }
-    Ok(Page { first, contacts: asked, results: places })
+    Ok(Page { first, contacts: Arc::new(asked), results: known })
 }
 
 /// A part as it is worked.
@@ -87,13 +90,11 @@ pub(super) fn part(number: u32, page: Page, identifiers: &[&[u8]]) -> Result<Par
     if identifiers.len() != page.contacts.len() {
         return Err(Failure::unreadable());
     }
-    let contact = |(asked, identifier): (Asked, Identifier)| {
-        let hash = asked.hash.ok_or_else(Failure::unreadable)?;
-        Ok(Contact { share: asked.share, identifier, hash, reference: asked.reference })
-    };
-    let contacts = page.contacts.into_iter().zip(identifiers).map(contact).collect::<Result<_, Failure>>()?;
-    let settled = page.results.into_iter().zip(page.first..).filter_map(|(result, n)| Some((Slot(n), result?)));
-    Ok(Part { number, first: page.first, contacts, settled: settled.collect() })
+    if page.contacts.iter().any(|contact| contact.hash.is_none()) {
+        return Err(Failure::unreadable());
+    }
+    let settled = page.settled();
+    Ok(Part { number, first: page.first, contacts: page.contacts, identifiers, settled })
 }
 
 fn lists<T: DeserializeOwned>(rows: &[&[u8]]) -> Result<Vec<T>, Failure> {
@@ -110,9 +111,7 @@ mod tests {
 
     #[test]
     fn a_parameter_shows_nothing_where_it_is_logged() {
-        let contact =
-            |id: &str| Contact { share: 0, identifier: Identifier::Id(id.into()), hash: [0; 16], reference: None };
-        let rows = identifiers(&[contact("8841")]).unwrap();
+        let rows = identifiers(&[Identifier::Id("8841".into())]).unwrap();
         assert_eq!(format!("{rows:?}"), "…");
         assert_eq!(rows.0, [br#"[{"id":"8841"}]"#]);
     }

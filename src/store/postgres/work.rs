@@ -291,7 +291,7 @@ static RECORD: LazyLock<String> = LazyLock::new(|| {
 /// Puts down how calls ended. Whether identifiers were erased.
 pub(super) async fn record(client: &Object, record: &Record, keep_identifiers: bool) -> Result<bool, Failure> {
     let key = record.key;
-    let tally = Tally::of(record.settled.iter().map(|(_, settled)| settled));
+    let tally = Tally::of_runs(&record.settled);
     let closed = &record.closed;
     let tickets: Vec<_> = closed.iter().map(|closed| closed.ticket.0.cast_signed()).collect();
     let attempts: Vec<_> = closed.iter().map(|closed| i64::from(closed.attempts)).collect();
@@ -302,9 +302,9 @@ pub(super) async fn record(client: &Object, record: &Record, keep_identifiers: b
         &int(key.part)?,
         &key.fence.cast_signed(),
         &i64::from(record.number),
-        &int(record.settled.len())?,
+        &int(tally.total())?,
         &tally::numbers(&tally)?,
-        &body::results_or_none(&record.settled)?,
+        &body::results_of(&record.settled)?,
         &i32::from(record.share),
         &tickets,
         &attempts,

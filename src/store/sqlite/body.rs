@@ -3,6 +3,8 @@
 //! A list of results has an entry for each run of the same result, for most calls settle all of their contacts alike.
 //! It is not known here what a part is, or when something is put down.
 
+use std::iter::Peekable;
+
 use adapters::{Identifier, Slot};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
@@ -11,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::fault::Failure;
 use crate::engine::Settled;
-use crate::store::{Asked, Contact, DeletionId, PartKey, StoreError};
+use crate::store::{Asked, DeletionId, PartKey, Results, StoreError, places};
 
 /// The most contacts in one row, so that no row grows with its deletion.
 pub(super) const CHUNK: usize = 1_000;
@@ -21,19 +23,10 @@ pub(super) fn put_contacts(
     connection: &Connection,
     id: DeletionId,
     part: u32,
-    contacts: &[Contact],
+    contacts: &[Asked],
 ) -> Result<(), Failure> {
     let sql = "INSERT INTO contacts (deletion, part, seq, body) VALUES (?1, ?2, ?3, ?4)";
-    let mut row = connection.prepare_cached(sql)?;
-    let asked = |contact: &Contact| Asked {
-        share: contact.share,
-        hash: Some(contact.hash),
-        reference: contact.reference.clone(),
-    };
-    for (chunk, seq) in contacts.chunks(CHUNK).zip(0i64..) {
-        row.execute(params![id.to_bytes(), part, seq, json(&chunk.iter().map(asked).collect::<Vec<_>>())?])?;
-    }
-    Ok(())
+    put_lists(connection, sql, id, part, contacts)
 }
 
 /// Puts down whom a part's contacts name.
@@ -41,34 +34,44 @@ pub(super) fn put_identifiers(
     connection: &Connection,
     id: DeletionId,
     part: u32,
-    contacts: &[Contact],
+    identifiers: &[Identifier],
 ) -> Result<(), Failure> {
     let sql = "INSERT INTO identifiers (deletion, part, seq, body) VALUES (?1, ?2, ?3, ?4)";
+    put_lists(connection, sql, id, part, identifiers)
+}
+
+fn put_lists<T: Serialize>(
+    connection: &Connection,
+    sql: &str,
+    id: DeletionId,
+    part: u32,
+    list: &[T],
+) -> Result<(), Failure> {
     let mut row = connection.prepare_cached(sql)?;
-    for (chunk, seq) in contacts.chunks(CHUNK).zip(0i64..) {
-        let named: Vec<&Identifier> = chunk.iter().map(|contact| &contact.identifier).collect();
-        row.execute(params![id.to_bytes(), part, seq, json(&named)?])?;
+    for (chunk, seq) in list.chunks(CHUNK).zip(0i64..) {
+        row.execute(params![id.to_bytes(), part, seq, json(chunk)?])?;
     }
     Ok(())
 }
 
-/// Contacts one after another that have the same result: the first, how many, and the result.
-type Run<S> = (Slot, u32, S);
+/// Contacts one after another that have the same result, as they are put down: the first, how many, and the result.
+pub(super) type Run<S> = (Slot, u32, S);
 
 /// Puts down what a record settles, or under no fence what was settled before. A record without results has a row as
 /// well: it says that the record was put down.
-pub(super) fn put_results(
+pub(super) fn put_results<'s>(
     connection: &Connection,
     key: PartKey,
     number: u32,
-    settled: &[(Slot, Settled)],
+    settled: impl Iterator<Item = Run<&'s Settled>>,
 ) -> Result<(), Failure> {
     let sql = "INSERT INTO results (deletion, part, fence, number, seq, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let mut row = connection.prepare_cached(sql)?;
     let (id, fence) = (key.deletion.to_bytes(), key.fence.cast_signed());
     let mut seq = 0i64;
-    for chunk in settled.chunks(CHUNK) {
-        row.execute(params![id, key.part, fence, number, seq, json(&runs(chunk))?])?;
+    let mut settled = settled.peekable();
+    while settled.peek().is_some() {
+        row.execute(params![id, key.part, fence, number, seq, json(&next_row(&mut settled))?])?;
         seq += 1;
     }
     if seq == 0 && number > 0 {
@@ -77,32 +80,43 @@ pub(super) fn put_results(
     Ok(())
 }
 
-fn runs(settled: &[(Slot, Settled)]) -> Vec<Run<&Settled>> {
+/// As many results as go into a row. What does not stays where it is.
+fn next_row<'s>(settled: &mut Peekable<impl Iterator<Item = Run<&'s Settled>>>) -> Vec<Run<&'s Settled>> {
     let mut runs: Vec<Run<&Settled>> = Vec::new();
-    for (slot, settled) in settled {
+    let mut room = CHUNK as u32;
+    while room > 0
+        && let Some((slot, count, settled_so)) = settled.peek_mut()
+    {
+        let fitting = room.min(*count);
         match runs.last_mut() {
-            Some((first, count, same)) if first.0.checked_add(*count) == Some(slot.0) && *same == settled => {
-                *count += 1
+            Some((first, before, same)) if first.0.checked_add(*before) == Some(slot.0) && same == settled_so => {
+                *before += fitting
             }
-            _ => runs.push((*slot, 1, settled)),
+            _ => runs.push((*slot, fitting, settled_so)),
+        }
+        room -= fitting;
+        *count -= fitting;
+        slot.0 += fitting;
+        if *count == 0 {
+            settled.next();
         }
     }
     runs
 }
 
-/// Hands on each result of a part.
-pub(super) fn each_result(
+/// Hands on the results of a part, run by run.
+pub(super) fn each_run(
     connection: &Connection,
     id: DeletionId,
     part: u32,
-    mut take: impl FnMut(Slot, &Settled),
+    mut take: impl FnMut(Slot, u32, &Settled),
 ) -> Result<(), Failure> {
     let mut sound = true;
     each(connection, "results", id, part, |runs: Vec<Run<Settled>>| {
         for (first, count, settled) in runs {
             // What a row says of its length is not believed.
             sound &= count as usize <= CHUNK;
-            (first.0..).take((count as usize).min(CHUNK)).for_each(|slot| take(Slot(slot), &settled));
+            take(first, count.min(CHUNK as u32), &settled);
         }
     })?;
     if sound { Ok(()) } else { Err(Failure::unreadable()) }
@@ -147,13 +161,10 @@ pub(super) fn results(
     part: u32,
     first: u32,
     contacts: usize,
-) -> Result<Vec<Option<Settled>>, Failure> {
-    let mut results = vec![None; contacts];
-    each_result(connection, id, part, |slot, settled| {
-        // The first result stays.
-        if let Some(place @ None) = slot.0.checked_sub(first).and_then(|n| results.get_mut(n as usize)) {
-            *place = Some(settled.clone());
-        }
+) -> Result<Results, Failure> {
+    let mut results = Results::open(contacts);
+    each_run(connection, id, part, |slot, count, settled| {
+        results.put(places(first, slot, count), settled, |_| {});
     })?;
     Ok(results)
 }

@@ -224,12 +224,14 @@ impl Row {
 
         let (mut settled, mut twice) = (vec![false; contacts], 0u32);
         let mut tally = Tally::default();
-        body::each_result(connection, id, part, |slot, result| {
-            match slot.0.checked_sub(self.first).and_then(|n| settled.get_mut(n as usize)) {
-                Some(place @ false) => *place = true,
-                _ => twice += 1,
+        body::each_run(connection, id, part, |slot, count, result| {
+            for slot in (slot.0..).take(count as usize) {
+                match slot.checked_sub(self.first).and_then(|n| settled.get_mut(n as usize)) {
+                    Some(place @ false) => *place = true,
+                    _ => twice += 1,
+                }
             }
-            tally.add(&Tally::of([result]));
+            tally.count(result, count);
         })?;
         if twice > 0 {
             report.find(format_args!("{id} part {part}: {twice} results are of no contact, or not its first"));

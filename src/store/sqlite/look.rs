@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use adapters::{FaultCode, Identifier, Outcome, Slot};
+use adapters::{FaultCode, Identifier, Outcome};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
@@ -14,12 +14,9 @@ use super::fault::Failure;
 use super::tables::{HELD, OVER, WAITING};
 use crate::engine::Ticket;
 use crate::store::{
-    Accepted, Asked, Attempt, Claim, Contact, DeletionId, Filter, Head, Hold, IdentifierHash, Job, Page, Part, PartKey,
-    StoreError, Summary, Tally,
+    Accepted, Asked, Attempt, Claim, DeletionId, Filter, Head, Hold, Job, Page, Part, PartKey, StoreError, Summary,
+    Tally,
 };
-
-/// What a contact of a file of version 1 has for a hash, where one must be told: none was kept then.
-const NO_HASH: IdentifierHash = [0; 16];
 
 /// The columns that [`told`] reads.
 const HEAD: &str = "id, tenant, created_ms, finished_ms, cancelled_ms, contacts, parts, reason, reference, shares";
@@ -169,7 +166,7 @@ pub(super) fn page(connection: &Connection, id: DeletionId, part: u32) -> Result
         WHERE deletion = ?1 AND part = ?2";
     let found = connection.prepare_cached(sql)?.query_row(params![id.to_bytes(), part], place).optional()?;
     let Some((first, count)) = found else { return Ok(None) };
-    let contacts = body::all::<Asked>(connection, "contacts", id, part, count)?;
+    let contacts = Arc::new(body::all::<Asked>(connection, "contacts", id, part, count)?);
     let results = body::results(connection, id, part, first, count)?;
     Ok(Some(Page { first, contacts, results }))
 }
@@ -212,23 +209,16 @@ pub(super) fn job(connection: &Connection, key: PartKey) -> Result<Job, Failure>
     let (first, count) = found.ok_or(Failure::Refused(StoreError::Fenced))?;
     let summary = read(connection, id)?.ok_or_else(Failure::unreadable)?;
 
-    let asked = body::all::<Asked>(connection, "contacts", id, number, count)?;
+    let contacts = Arc::new(body::all::<Asked>(connection, "contacts", id, number, count)?);
     let identifiers = body::all::<Identifier>(connection, "identifiers", id, number, count)?;
-    let contact = |(asked, identifier): (Asked, Identifier)| Contact {
-        share: asked.share,
-        identifier,
-        hash: asked.hash.unwrap_or(NO_HASH),
-        reference: asked.reference,
-    };
-    let contacts = asked.into_iter().zip(identifiers).map(contact).collect();
-    let results = body::results(connection, id, number, first, count)?.into_iter().zip(first..);
-    let settled = results.filter_map(|(result, n)| Some((Slot(n), result?))).collect();
+    let results = body::results(connection, id, number, first, count)?;
+    let settled = Page { first, contacts: Arc::clone(&contacts), results }.settled();
     let attempts = attempts(connection, id, number, summary.head.shares.len())?;
     Ok(Job {
         head: Arc::new(summary.head),
         parts: summary.parts,
         key,
-        part: Arc::new(Part { number, first, contacts, settled }),
+        part: Arc::new(Part { number, first, contacts, identifiers, settled }),
         attempts,
         cancelled: summary.cancelled_ms.is_some(),
     })

@@ -114,9 +114,10 @@ fn put(
     put_row(connection, id, tenant, (part.number, part.first, part.contacts.len()), (state, fence), &tally)?;
     body::put_contacts(connection, id, part.number, &part.contacts)?;
     if keep || !is_over {
-        body::put_identifiers(connection, id, part.number, &part.contacts)?;
+        body::put_identifiers(connection, id, part.number, &part.identifiers)?;
     }
-    put_results(connection, PartKey { deletion: id, part: part.number, fence: 0 }, 0, &part.settled)
+    let settled = part.settled.iter().map(|(slot, settled)| (*slot, 1, settled));
+    put_results(connection, PartKey { deletion: id, part: part.number, fence: 0 }, 0, settled)
 }
 
 /// Puts a part's own row down: its number, its first slot and how many contacts it has; state and fence; its results.
@@ -211,7 +212,8 @@ pub(super) fn intent(connection: &Connection, intent: &Intent) -> Result<(), Fai
 pub(super) fn record(connection: &Connection, keep: bool, record: &Record, after: &mut After) -> Result<(), Failure> {
     let key @ PartKey { deletion, part, .. } = record.key;
     let Some(open) = count(connection, record)? else { return Ok(()) };
-    put_results(connection, key, record.number, &record.settled)?;
+    let settled = record.settled.iter().map(|run| (run.first, run.contacts, &run.settled));
+    put_results(connection, key, record.number, settled)?;
     if open > 0 {
         return close_calls(connection, record);
     }
@@ -239,7 +241,7 @@ fn count(connection: &Connection, record: &Record) -> Result<Option<i64>, Failur
         RETURNING open";
     let PartKey { deletion, part, fence } = record.key;
     let (id, fence) = (deletion.to_bytes(), fence.cast_signed());
-    let tally = Tally::of(record.settled.iter().map(|(_, settled)| settled));
+    let tally = Tally::of_runs(&record.settled);
     let [deleted, not_found, rejected, failed, unknown, skipped, pending, would_delete] = tally.settled;
     let values = params![
         id,

@@ -40,11 +40,9 @@ fn assert_sound(folder: &TempDir) -> Report {
 /// A deletion whose contacts are named with this word and a number.
 fn named(id: DeletionId, count: usize, word: &str) -> Accept {
     let deletion = plain(id, count, 1);
-    let contact = |(contact, n): (&Contact, usize)| Contact {
-        identifier: Identifier::Id(format!("{word}{n}").into()),
-        ..contact.clone()
-    };
-    let contacts = deletion.last.contacts.iter().zip(0..).map(contact).collect();
+    let contact =
+        |(contact, n): (Contact, usize)| Contact { identifier: Identifier::Id(format!("{word}{n}").into()), ..contact };
+    let contacts = deletion.last.all().into_iter().zip(0..).map(contact).collect();
     Accept { last: part(0, 0, contacts, Vec::new()), ..deletion }
 }
 
@@ -235,7 +233,7 @@ async fn a_closed_store_answers_nothing_and_leaves_one_file() {
     assert_eq!(names, ["ledger.db", "ledger.db.lock"]);
 
     let again = open(&folder);
-    assert_eq!(again.page(id, 0).await.unwrap().unwrap().results, [Some(gone(1)), None, None]);
+    assert_eq!(again.page(id, 0).await.unwrap().unwrap().results, [Some(gone(1)), None, None].into_iter().collect());
 }
 
 #[tokio::test]
@@ -300,7 +298,7 @@ async fn one_that_is_refused_does_not_spoil_the_others() {
         [Ok(()), Err(StoreError::Fenced), twice(1555), Ok(()), twice(1555), Err(StoreError::Fenced), Ok(())]
     );
     assert!(store.healthy());
-    assert_eq!(store.page(first, 0).await.unwrap().unwrap().results, [None, Some(gone(1))]);
+    assert_eq!(store.page(first, 0).await.unwrap().unwrap().results, [None, Some(gone(1))].into_iter().collect());
     assert!(store.read(second).await.unwrap().is_some());
     store.release(key(first, 1)).await.unwrap();
     let job = claim(&store).await.unwrap();

@@ -115,7 +115,7 @@ fn convert_deletion(connection: &Connection, old: &Old) -> Result<(), Failure> {
         let place = (number, first as u32, contacts);
         put_row(connection, old.id, &old.tenant, place, (state, fence.cast_unsigned()), &tally)?;
         let key = PartKey { deletion: old.id, part: number, fence: 0 };
-        body::put_results(connection, key, 0, &settled)?;
+        body::put_results(connection, key, 0, settled.iter().map(|(slot, settled)| (*slot, 1, settled)))?;
         open.push(!is_over);
     }
     if open.contains(&true) {

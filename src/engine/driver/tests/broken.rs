@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::*;
 use crate::engine::Settled;
 use crate::outbound::{Outbound, Rules, StandIn, sample, sample_connection};
+use crate::store::Results;
 
 /// Where the bug is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -138,8 +139,7 @@ async fn carried_out(bug: Bug, panics: usize) -> (Settled, usize, bool) {
         reference: None,
         shares: vec!["c".into()],
     };
-    let contacts = vec![Contact { share: 0, identifier: contact.clone(), hash: [1; 16], reference: None }];
-    let last = Arc::new(Part { number: 0, first: 0, contacts, settled: Vec::new() });
+    let last = Arc::new(Part::of(0, 0, vec![Contact::bare(0, contact.clone())], Vec::new()));
     let accept = Accept { head, last, claim: None, hold: false };
     let handle = engine.submit(accept, engine.draft(id, tenant), vec![route.clone()]);
     assert_eq!(handle.accepted.await.unwrap(), Ok(Accepted::New));
@@ -147,10 +147,10 @@ async fn carried_out(bug: Bug, panics: usize) -> (Settled, usize, bool) {
         // Whoever waits for it here learns that this work has no end, and of the deletion that it has none yet.
         assert!(handle.finished.unwrap().wait_for(Option::is_some).await.is_err());
         assert_eq!(engine.read(id).await.unwrap().unwrap().finished_ms, None);
-        assert_eq!(engine.page(id, 0).await.unwrap().unwrap().results, [None]);
+        assert_eq!(engine.page(id, 0).await.unwrap().unwrap().results, Results::open(1));
     }
     assert!(engine.wait(id, Duration::from_secs(3_600)).await, "{bug:?}: it is not taken up again");
-    let settled = engine.page(id, 0).await.unwrap().unwrap().results.remove(0).unwrap();
+    let settled = engine.page(id, 0).await.unwrap().unwrap().results.get(0).unwrap().clone();
     assert!(engine.healthy() && engine.has_room(tenant, 10), "{bug:?}: it left something behind");
     engine.idle().await;
     let there = double.lock().unwrap().holds(&contact);

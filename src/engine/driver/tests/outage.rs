@@ -163,14 +163,8 @@ impl Gateway {
             reference: None,
             shares: vec!["c".into()],
         };
-        let contact = |identifier: &Identifier| Contact {
-            share: 0,
-            identifier: identifier.clone(),
-            hash: [1; 16],
-            reference: None,
-        };
-        let contacts = identifiers.iter().map(contact).collect();
-        let last = Arc::new(Part { number: 0, first: 0, contacts, settled: Vec::new() });
+        let contacts = identifiers.iter().map(|identifier| Contact::bare(0, identifier.clone())).collect();
+        let last = Arc::new(Part::of(0, 0, contacts, Vec::new()));
         let accept = Accept { head, last, claim: None, hold: false };
         let handle = self.engine.submit(accept, self.engine.draft(id, tenant), vec![route.clone()]);
         assert_eq!(handle.accepted.await.unwrap(), Ok(Accepted::New));

@@ -27,7 +27,7 @@ async fn identifiers_go_with_the_last_result_of_their_part() {
     // All that is settled from the start is not even put down.
     let settled_at_once: Vec<_> = (0..2).map(|n| (adapters::Slot(n), gone(1))).collect();
     let deletion = marked(2);
-    let last = part(0, 0, deletion.last.contacts.clone(), settled_at_once);
+    let last = part(0, 0, deletion.last.all(), settled_at_once);
     ledger.accept(Arc::new(Accept { last, ..deletion })).await.unwrap();
     assert_eq!(database.query(named), ["0"]);
     assert!(!is_anywhere(&database), "no table has them any more");
@@ -110,11 +110,11 @@ async fn a_draft_that_was_left_is_thrown_away() {
     let (left, arriving) = (DeletionId::new(), DeletionId::new());
     for id in [left, arriving] {
         for n in 0..2 {
-            ledger.draft(id, "tenant".into(), part(n, n * 3, marked(3).last.contacts.clone(), vec![])).await.unwrap();
+            ledger.draft(id, "tenant".into(), part(n, n * 3, marked(3).last.all(), vec![])).await.unwrap();
         }
     }
     database.execute(&["UPDATE onedelete.parts SET begun_ms = 1000"]);
-    let third = part(2, 6, marked(3).last.contacts.clone(), vec![]);
+    let third = part(2, 6, marked(3).last.all(), vec![]);
     ledger.draft(arriving, "tenant".into(), third).await.unwrap();
     let nothing = ledger.purge(Purge { drafts_before_ms: 1_000, ..purge() }).await.unwrap();
     assert_eq!(nothing.drafts, 0);

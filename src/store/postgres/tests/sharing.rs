@@ -19,7 +19,7 @@ async fn what_one_accepts_another_works_and_a_third_reads() {
     let deletion = waiting(3);
     one.accept(Arc::clone(&deletion)).await.unwrap();
     let job = claim(&two).await.unwrap();
-    assert_eq!((job.key, &job.part.contacts), (key(deletion.head.id, 1), &deletion.last.contacts));
+    assert_eq!((job.key, job.part.all()), (key(deletion.head.id, 1), deletion.last.all()));
     assert!(claim(&three).await.is_none() && claim(&one).await.is_none());
     two.intent(intent(job.key, 1, &[0, 1, 2])).await.unwrap();
     two.record(record(job.key, 1, &[], &all(3))).await.unwrap();
@@ -27,7 +27,7 @@ async fn what_one_accepts_another_works_and_a_third_reads() {
     assert!(one.finish(deletion.head.id, 5).await.unwrap());
     let summary = three.read(deletion.head.id).await.unwrap().unwrap();
     assert_eq!((summary.finished_ms, summary.tally.total()), (Some(5), 3));
-    assert!(three.page(deletion.head.id, 0).await.unwrap().unwrap().results.iter().all(Option::is_some));
+    assert!(three.page(deletion.head.id, 0).await.unwrap().unwrap().results.iter().all(|settled| settled.is_some()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -209,7 +209,7 @@ async fn a_deletion_without_its_earlier_parts_is_not_accepted() {
     let ledger = open(&database).await;
     let whole = plain(DeletionId::new(), 1, 1);
     let id = whole.head.id;
-    let last = part(1, 1, whole.last.contacts.clone(), vec![]);
+    let last = part(1, 1, whole.last.all(), vec![]);
     let claimed = Some(Claim { scope: [1; 32], fingerprint: [1; 32], free_before_ms: 0 });
     let accepted = ledger.accept(Arc::new(Accept { last, hold: false, claim: claimed, ..whole })).await;
     assert_eq!(accepted, Err(StoreError::Broken("earlier parts of the deletion are gone".to_owned())));

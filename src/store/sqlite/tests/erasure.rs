@@ -107,7 +107,7 @@ async fn a_part_that_is_over_leaves_nothing_while_another_is_not() {
     let id = DeletionId::new();
     let (mut parts, mut first) = (Vec::new(), 0);
     for (number, word) in (0..).zip(["one-", "two-", "three-"]) {
-        let contacts = named(id, 10_000, word).last.contacts.clone();
+        let contacts = named(id, 10_000, word).last.all();
         parts.push(part(number, first, contacts, Vec::new()));
         first += 10_000;
     }
@@ -131,7 +131,7 @@ async fn a_part_that_is_over_leaves_nothing_while_another_is_not() {
 async fn a_draft_that_is_thrown_away_leaves_nothing() {
     let folder = folder();
     let store = open(&folder);
-    let draft = |word| part(0, 0, named(DeletionId::new(), 5_000, word).last.contacts.clone(), Vec::new());
+    let draft = |word| part(0, 0, named(DeletionId::new(), 5_000, word).last.all(), Vec::new());
     let ids: Vec<_> = (0..3).map(|_| DeletionId::new()).collect();
     for (id, word) in ids.iter().zip(["one-", "two-", "three-"]) {
         store.draft(*id, "tenant".into(), draft(word)).await.unwrap();
@@ -147,7 +147,7 @@ async fn a_draft_that_is_thrown_away_leaves_nothing() {
     store.log_emptied().await;
     assert!(!holds(&folder, "two-") && !holds(&folder, "four-") && holds(&folder, "three-"));
     // Part of a deletion that arrives is not taken for the whole.
-    let last = part(2, 10_000, named(ids[2], 1, "five-").last.contacts.clone(), Vec::new());
+    let last = part(2, 10_000, named(ids[2], 1, "five-").last.all(), Vec::new());
     let gap = Accept { last, hold: false, ..plain(ids[2], 0, 1) };
     assert!(store.accept(Arc::new(gap)).await.is_err());
     assert!(store.read(ids[2]).await.unwrap().is_none());

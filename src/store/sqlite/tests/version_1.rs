@@ -82,8 +82,8 @@ async fn what_was_finished_reads_back() {
     assert_eq!((mixed.head.created_ms, mixed.finished_ms), (1_795_321_898_131, Some(1_795_321_898_207)));
     let page = store.page(mixed.head.id, 0).await.unwrap().unwrap();
     let asked = |share, reference: Option<&str>| Asked { share, hash: None, reference: reference.map(Arc::from) };
-    assert_eq!(page.contacts, [asked(0, Some("row-1")), asked(1, None), asked(1, None), asked(0, Some("again"))]);
-    let results: Vec<Settled> = page.results.into_iter().map(Option::unwrap).collect();
+    assert_eq!(*page.contacts, [asked(0, Some("row-1")), asked(1, None), asked(1, None), asked(0, Some("again"))]);
+    let results: Vec<Settled> = page.results.iter().map(|settled| settled.cloned().unwrap()).collect();
     let outcomes: Vec<_> = results.iter().map(|settled| settled.outcome).collect();
     assert_eq!(outcomes, [Outcome::NotFound, Outcome::NotFound, Outcome::Rejected, Outcome::Skipped]);
     assert_eq!(results[3], Settled::duplicate(Slot(0)));
@@ -95,7 +95,7 @@ async fn what_was_finished_reads_back() {
     assert_eq!(refused.tally.settled[Outcome::Rejected as usize], 1_100);
     let page = store.page(refused.head.id, 0).await.unwrap().unwrap();
     assert_eq!(page.contacts[1_099], asked(0, Some("r1099")));
-    assert!(page.results.iter().all(|result| result.as_ref().is_some_and(|settled| !settled.sent)));
+    assert!(page.results.iter().all(|result| result.is_some_and(|settled| !settled.sent)));
     assert_eq!((running.contacts, running.finished_ms, running.tally.total()), (7, None, 3));
     let report = assert_sound(&folder);
     assert_eq!((report.version, report.deletions, report.unfinished, report.contacts), (2, 4, 1, 1_112));
@@ -112,7 +112,7 @@ async fn what_was_not_finished_goes_on_where_it_stood() {
     assert_eq!((job.key.part, job.key.fence, job.parts, job.cancelled), (0, 2, 1, false));
     assert_eq!(job.head.shares, ["stalled".into(), "support".into(), "refusing".into(), "portal".into()]);
     assert_eq!(job.part.contacts.len(), 7);
-    assert!(job.part.contacts[0].identifier == Identifier::Id("501".into()));
+    assert!(job.part.identifiers[0] == Identifier::Id("501".into()));
     assert_eq!(job.part.settled.iter().map(|(slot, _)| slot.0).collect::<Vec<_>>(), [2, 5, 6]);
 
     let past = |share| {
@@ -223,16 +223,16 @@ async fn a_large_deletion_is_divided() {
         for (number, first, contacts) in [(0, 0, 10_000), (1, 10_000, 10_000), (2, 20_000, 5_000)] {
             let page = store.page(id, number).await.unwrap().unwrap();
             assert_eq!((page.first, page.contacts.len()), (first, contacts));
-            for ((slot, asked), result) in (first..).zip(&page.contacts).zip(&page.results) {
+            for ((slot, asked), result) in (first..).zip(page.contacts.iter()).zip(page.results.iter()) {
                 assert_eq!(u32::from(asked.share), slot % 2);
-                assert_eq!(*result, (slot < settled).then(|| gone(slot % 7)));
+                assert_eq!(result, (slot < settled).then(|| gone(slot % 7)).as_ref());
             }
         }
     }
     let (second, third) = (claim(&store).await.unwrap(), claim(&store).await.unwrap());
     assert!(claim(&store).await.is_none(), "the first part is over");
     assert_eq!((second.key.part, second.key.fence, third.key.part, third.key.fence), (1, 5, 2, 5));
-    assert!(second.part.contacts[9_999].identifier == Identifier::Id("person-19999".into()));
+    assert!(second.part.identifiers[9_999] == Identifier::Id("person-19999".into()));
     assert_eq!((second.part.settled.len(), second.attempts[0].len(), third.attempts[0].len()), (2_000, 2, 1));
     let call = &second.attempts[0][0];
     assert_eq!((call.closed, call.last, call.slots.len()), (true, Some(FaultCode::UpstreamError), 10));
