@@ -1,6 +1,7 @@
 //! What comes in with the dependencies is what `deny.toml` allows: licences, bans and sources.
 //!
-//! It reads the packages that are locked, for every platform. Advisories are left to cargo-deny, which has them.
+//! It reads the packages that are locked and that this platform is built of; with `ONEDELETE_EVERY_PLATFORM`, those of every
+//! platform, which a build alone does not fetch. Advisories are left to cargo-deny, which has them.
 
 use std::process::Command;
 
@@ -17,14 +18,20 @@ fn texts(list: &toml::Value) -> Vec<&str> {
 
 /// Every package, the project's own two among them.
 fn packages() -> Vec<Value> {
-    let told = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--offline", "--locked"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .unwrap();
-    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
-    let metadata: Value = serde_json::from_slice(&told.stdout).unwrap();
+    let mut asked = vec!["metadata", "--format-version", "1", "--offline", "--locked"];
+    let version = cargo(&["--version", "--verbose"]);
+    if std::env::var_os("ONEDELETE_EVERY_PLATFORM").is_none() {
+        let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+        asked.extend(["--filter-platform", host]);
+    }
+    let metadata: Value = serde_json::from_str(&cargo(&asked)).unwrap();
     metadata["packages"].as_array().unwrap().clone()
+}
+
+fn cargo(args: &[&str]) -> String {
+    let told = Command::new(env!("CARGO")).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    String::from_utf8(told.stdout).unwrap()
 }
 
 #[test]
