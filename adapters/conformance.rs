@@ -194,7 +194,7 @@ fn law_1_a_plan_settles_every_slot_once_and_in_order() {
         }
         fastrand::Rng::with_seed(7).shuffle(&mut everyone);
         let targets = targets(everyone);
-        let plan = dialect.plan(&targets);
+        let plan = dialect.plan(targets.clone());
         let mut slots: Vec<_> = plan.refused.iter().map(|(slot, _)| slot.0).collect();
         for call in &plan.calls {
             assert!(!call.targets.is_empty() && call.targets.len() <= dialect.max_contacts_per_call());
@@ -203,7 +203,7 @@ fn law_1_a_plan_settles_every_slot_once_and_in_order() {
         }
         slots.sort_unstable();
         assert_eq!(slots, (0..targets.len() as u32).collect::<Vec<_>>(), "{}", registration.profile.id);
-        let again = dialect.plan(&targets);
+        let again = dialect.plan(targets);
         let wire = |plan: &crate::Plan| -> Vec<String> {
             plan.calls
                 .iter()
@@ -211,7 +211,7 @@ fn law_1_a_plan_settles_every_slot_once_and_in_order() {
                 .collect()
         };
         assert_eq!(wire(&plan), wire(&again), "{}", registration.profile.id);
-        assert!(dialect.plan(&[]).calls.is_empty());
+        assert!(dialect.plan(Vec::new()).calls.is_empty());
     }
 }
 
@@ -232,11 +232,11 @@ fn law_2_no_call_carries_a_credential_or_leaves_its_route() {
         for kind in kinds(registration) {
             good.extend(some_identifiers(registration, kind, 3));
         }
-        let route = route_of(&dialect.plan(&targets(good.clone())).calls[0], &*dialect);
+        let route = route_of(&dialect.plan(targets(good.clone())).calls[0], &*dialect);
         assert!(route.starts_with(settings["base_url"].as_str().unwrap()), "{id}: {route}");
         let mixed: Vec<_> = hostile_identifiers().into_iter().chain(good).collect();
         assert!(mixed.len() >= 200);
-        for call in dialect.plan(&targets(mixed)).calls {
+        for call in dialect.plan(targets(mixed)).calls {
             assert_eq!(route_of(&call, &*dialect), route, "{id}");
             let auth = registration.profile.auth.header;
             assert!(!call.request.headers().contains_key(auth), "{id}: a planned call has a {auth} header");
@@ -386,7 +386,7 @@ fn mutate(value: &mut Value, rng: &mut fastrand::Rng) {
 
 fn one_call(registration: &Registration, kind: IdentifierKind, n: usize) -> (Box<dyn Dialect>, Call) {
     let dialect = example(registration);
-    let call = dialect.plan(&targets(some_identifiers(registration, kind, n))).calls.remove(0);
+    let call = dialect.plan(targets(some_identifiers(registration, kind, n))).calls.remove(0);
     (dialect, call)
 }
 
@@ -449,7 +449,7 @@ fn an_array_is_not_read_as_an_object_by_position() {
             let Some(response) = exchange.response.as_ref() else { continue };
             let Ok(body) = serde_json::from_str::<Value>(&response.body) else { continue };
             let dialect = with_settings(registration, &exchange.settings);
-            let call = dialect.plan(&exchange.targets()).calls.remove(0);
+            let call = dialect.plan(exchange.targets()).calls.remove(0);
             let inner = match body.clone() {
                 Value::Object(members) => {
                     Value::Object(members.into_iter().map(|(name, member)| (name, flatten(member))).collect())
@@ -480,13 +480,13 @@ fn law_5_foreign_duplicate_or_contradictory_identifiers_improve_nothing() {
         let kind = IdentifierKind::Id;
         let dialect = example(registration);
         let ours = some_identifiers(registration, kind, 2);
-        let call = dialect.plan(&targets(ours.clone())).calls.remove(0);
+        let call = dialect.plan(targets(ours.clone())).calls.remove(0);
         let foreign: Vec<_> = some_identifiers(registration, kind, 6).split_off(4);
         let mut double = (registration.double)();
         for identifier in &foreign {
             double.seed(identifier, false);
         }
-        let foreign_call = dialect.plan(&targets(foreign)).calls.remove(0);
+        let foreign_call = dialect.plan(targets(foreign)).calls.remove(0);
         let reply = answered(registration, &mut *double, &foreign_call);
         if registration.profile.evidence.contains(&Evidence::Status) {
             continue; // The status is the evidence: the reply names nobody.
@@ -523,7 +523,7 @@ fn law_6_refusals_of_the_credential_throttling_and_server_errors_are_told_apart(
             let response = exchange.response.as_ref().unwrap();
             if exchange.outcomes.iter().any(|o| o.error == Some(FaultCode::UpstreamUnauthenticated)) {
                 let dialect = with_settings(registration, &exchange.settings);
-                let call = dialect.plan(&exchange.targets()).calls.remove(0);
+                let call = dialect.plan(exchange.targets()).calls.remove(0);
                 let reading = dialect.interpret(&call, &response.to_http().unwrap());
                 assert!(matches!(reading, Reading::TurnedAway(TurnedAway::Credential(_))), "{id}: {}", exchange.name);
             }
@@ -623,7 +623,7 @@ fn law_9_a_planned_call_gives_its_contacts_back() {
         let dialect = example(registration);
         for kind in kinds(registration) {
             for n in [1, 5, 101] {
-                for call in dialect.plan(&targets(some_identifiers(registration, kind, n))).calls {
+                for call in dialect.plan(targets(some_identifiers(registration, kind, n))).calls {
                     let asked: Vec<_> = call.targets.iter().map(|target| target.identifier.clone()).collect();
                     assert_eq!(dialect.contacts_of(&call.request), Some(asked.clone()), "{id} {kind:?}");
                     let mut path_alone = call.request.clone();
@@ -641,7 +641,7 @@ fn law_9_a_planned_call_gives_its_contacts_back() {
         for hostile in hostile_identifiers() {
             let kind = hostile.kind();
             let Some(rule) = registration.profile.identifiers.iter().find(|rule| rule.kind == kind) else { continue };
-            let call = dialect.plan(&targets(some_identifiers(registration, rule.kind, 1))).calls.remove(0);
+            let call = dialect.plan(targets(some_identifiers(registration, rule.kind, 1))).calls.remove(0);
             let body = String::from_utf8_lossy(call.request.body());
             let text = call.targets[0].identifier.text();
             let json = serde_json::to_string(hostile.text()).unwrap();
@@ -783,7 +783,7 @@ fn law_8_what_is_said_of_a_double_is_what_it_did() {
                         _ => {}
                     }
                 }
-                for call in dialect.plan(&targets(everyone)).calls {
+                for call in dialect.plan(targets(everyone)).calls {
                     let before: Vec<_> = call.targets.iter().map(|t| double.holds(&t.identifier)).collect();
                     let request = with_credential(registration, &mut *double, &call);
                     let answer = double.answer(&request, 1_000);

@@ -109,7 +109,7 @@ fn every_request_that_a_dialect_makes_is_as_described() {
         for changes in &variants {
             let dialect = with_settings(registration, changes);
             for kind in kinds(registration) {
-                for call in dialect.plan(&targets(some_identifiers(registration, kind, 250))).calls {
+                for call in dialect.plan(targets(some_identifiers(registration, kind, 250))).calls {
                     let request = with_credential(registration, &mut *(registration.double)(), &call);
                     let operation = file.operation(&request).unwrap_or_else(|| panic!("{id}: not described"));
                     assert_eq!(operation.request_faults(&request, true), Vec::<String>::new(), "{id} {kind:?}");
@@ -242,7 +242,7 @@ fn drive(registration: &Registration, file: &OpenApi, judge: &mut dyn FnMut(&Req
         let everyone = some_identifiers(registration, kind, 3);
         // Together, as far as the dialect does that, and each by itself.
         for group in [&everyone[..], &everyone[..1], &everyone[1..2], &everyone[2..]] {
-            for call in example(registration).plan(&targets(group.iter().cloned())).calls {
+            for call in example(registration).plan(targets(group.iter().cloned())).calls {
                 let mut double = (registration.double)();
                 seed(&mut *double, &everyone);
                 let good = with_credential(registration, &mut *double, &call);
@@ -443,7 +443,7 @@ fn example_call(registration: &Registration, operation: &Value) -> Call {
     let deleted = |exchange: &Exchange| exchange.outcomes.iter().all(|expected| expected.outcome == Outcome::Deleted);
     let dialect = example(registration);
     let plans =
-        fixtures(registration).into_iter().filter(deleted).map(|exchange| dialect.plan(&exchange.targets()).calls);
+        fixtures(registration).into_iter().filter(deleted).map(|exchange| dialect.plan(exchange.targets()).calls);
     let mut calls = plans.filter(|calls| calls.len() == 1).flatten();
     calls.find(shown).unwrap_or_else(|| panic!("{}: no fixture is the example", registration.profile.id))
 }

@@ -25,7 +25,7 @@ pub trait Dialect: fmt::Debug + Send + Sync {
 
     /// The calls for these contacts. Every slot lands in exactly one call or in `refused`. Deterministic;
     /// no credential in it.
-    fn plan(&self, targets: &[Target]) -> Plan;
+    fn plan(&self, targets: Vec<Target>) -> Plan;
 
     /// What a complete reply means for the contacts that the call covers. Never panics, whatever the bytes.
     fn interpret(&self, call: &Call, reply: &http::Response<Bytes>) -> Reading;
@@ -153,16 +153,16 @@ impl Profile {
     }
 
     /// Parts contacts into those that can be sent and the reasons for the others.
-    pub fn sift(&self, targets: &[Target]) -> (Vec<Target>, Vec<(crate::Slot, Fault)>) {
-        let mut sendable = Vec::with_capacity(targets.len());
+    pub fn sift(&self, mut targets: Vec<Target>) -> (Vec<Target>, Vec<(crate::Slot, Fault)>) {
         let mut refused = Vec::new();
-        for target in targets {
-            match self.admit(&target.identifier) {
-                Ok(_) => sendable.push(target.clone()),
-                Err(fault) => refused.push((target.slot, fault)),
+        targets.retain(|target| match self.admit(&target.identifier) {
+            Ok(_) => true,
+            Err(fault) => {
+                refused.push((target.slot, fault));
+                false
             }
-        }
-        (sendable, refused)
+        });
+        (targets, refused)
     }
 }
 

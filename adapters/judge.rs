@@ -121,7 +121,7 @@ struct Bench<'e> {
 impl Bench<'_> {
     fn run(&mut self) -> Made {
         let exchange = self.exchange;
-        let plan = self.dialect.plan(&exchange.targets());
+        let plan = self.dialect.plan(exchange.targets());
         let Some(request) = &exchange.request else {
             if !plan.calls.is_empty() {
                 self.differs("request", "expected that nothing is sent, is sent");

@@ -13,11 +13,11 @@ pub mod exchange;
 pub mod grammar;
 pub mod judge;
 pub mod oauth;
+pub mod plain;
 pub mod reply;
 pub mod url;
 pub mod vocabulary;
 
-mod plain;
 mod request;
 mod store;
 mod text;

@@ -43,20 +43,20 @@ fn is_special(byte: u8) -> bool {
 }
 
 /// The place in a text up to which it was read.
-pub(crate) struct Plain<'t> {
+pub struct Plain<'t> {
     text: &'t str,
     at: usize,
 }
 
 impl<'t> Plain<'t> {
     /// At the start.
-    pub(crate) fn new(text: &'t str) -> Self {
+    pub fn new(text: &'t str) -> Self {
         Self { text, at: 0 }
     }
 
     /// An object. `each` is given the name of every member and must read its value.
     #[inline]
-    pub(crate) fn members(&mut self, mut each: impl FnMut(&mut Self, &'t str) -> Option<()>) -> Option<()> {
+    pub fn members(&mut self, mut each: impl FnMut(&mut Self, &'t str) -> Option<()>) -> Option<()> {
         self.list(b'{', b'}', |json| {
             let name = json.text()?;
             json.sign(b':')?;
@@ -66,7 +66,7 @@ impl<'t> Plain<'t> {
 
     /// An array. `each` must read an item; returned is how many there were.
     #[inline]
-    pub(crate) fn items(&mut self, mut each: impl FnMut(&mut Self) -> Option<()>) -> Option<u64> {
+    pub fn items(&mut self, mut each: impl FnMut(&mut Self) -> Option<()>) -> Option<u64> {
         let mut count = 0;
         self.list(b'[', b']', |json| {
             count += 1;
@@ -77,7 +77,7 @@ impl<'t> Plain<'t> {
 
     /// A text.
     #[inline]
-    pub(crate) fn text(&mut self) -> Option<&'t str> {
+    pub fn text(&mut self) -> Option<&'t str> {
         self.sign(b'"')?;
         let left = self.text.as_bytes().get(self.at..)?;
         let length = ordinary(left).filter(|length| left.get(*length) == Some(&b'"'))?;
@@ -87,7 +87,7 @@ impl<'t> Plain<'t> {
     }
 
     /// A whole number that is not negative and has 18 digits at most.
-    pub(crate) fn number(&mut self) -> Option<u64> {
+    pub fn number(&mut self) -> Option<u64> {
         self.peek()?;
         let start = self.at;
         while self.text.as_bytes().get(self.at).is_some_and(u8::is_ascii_digit) {
@@ -100,7 +100,7 @@ impl<'t> Plain<'t> {
     }
 
     /// A text, a number or one of the three words, whatever it is.
-    pub(crate) fn skip(&mut self) -> Option<()> {
+    pub fn skip(&mut self) -> Option<()> {
         match self.peek()? {
             b'"' => drop(self.text()?),
             b'0'..=b'9' => drop(self.number()?),
@@ -113,7 +113,7 @@ impl<'t> Plain<'t> {
     }
 
     /// Nothing comes any more.
-    pub(crate) fn end(&mut self) -> Option<()> {
+    pub fn end(&mut self) -> Option<()> {
         self.peek().is_none().then_some(())
     }
 
@@ -149,7 +149,7 @@ impl<'t> Plain<'t> {
 
     /// What comes next and is no blank.
     #[inline]
-    pub(crate) fn peek(&mut self) -> Option<u8> {
+    pub fn peek(&mut self) -> Option<u8> {
         match *self.text.as_bytes().get(self.at)? {
             next if next > b' ' => Some(next),
             _ => self.peek_behind_blanks(),

@@ -365,7 +365,7 @@ mod tests {
         let mut ids = ids.into_iter().map(|text| Identifier::Id(text.into()));
         let identifier = ids.find(|id| registration.profile.admit(id).is_ok()).unwrap();
         let target = Target { slot: Slot(0), identifier };
-        let call = connection(&tenants).dialect.plan(&[target]).calls.remove(0);
+        let call = connection(&tenants).dialect.plan(vec![target]).calls.remove(0);
         for is_retired in [false, true] {
             let permit = upstream.admit(1, None).await.unwrap();
             assert!(upstream.send(&permit, &call).await.is_ok() && upstream.has_idle());

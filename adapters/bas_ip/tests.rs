@@ -21,12 +21,12 @@ fn answer(status: u16, body: &str) -> Response<Bytes> {
 
 fn reading(status: u16, body: &str) -> Reading {
     let dialect = example(&DIALECT);
-    let call = dialect.plan(&id_targets(&[A, B])).calls.remove(0);
+    let call = dialect.plan(id_targets(&[A, B])).calls.remove(0);
     dialect.interpret(&call, &answer(status, body))
 }
 
 fn findings(status: u16, body: &str) -> Vec<Finding> {
-    let call = example(&DIALECT).plan(&id_targets(&[A, B])).calls.remove(0);
+    let call = example(&DIALECT).plan(id_targets(&[A, B])).calls.remove(0);
     reading(status, body).findings(&call)
 }
 
@@ -147,7 +147,7 @@ fn another_shape_is_unreadable() {
 #[test]
 fn json_is_read_whatever_it_is_called() {
     let dialect = example(&DIALECT);
-    let call = dialect.plan(&id_targets(&[A])).calls.remove(0);
+    let call = dialect.plan(id_targets(&[A])).calls.remove(0);
     let body =
         format!("\u{feff}{{\"result\":[{{\"link_id\":\"{A}\",\"success\":true,\"extended_info\":\"deleted\"}}]}}");
     let reply = Response::builder().header("content-type", "text/plain").body(Bytes::from(body)).unwrap();
@@ -239,7 +239,7 @@ fn the_wait_stands_in_the_body() {
             reply.headers_mut().insert("retry-after", text.parse().unwrap());
         }
         let dialect = example(&DIALECT);
-        let call = dialect.plan(&id_targets(&[A])).calls.remove(0);
+        let call = dialect.plan(id_targets(&[A])).calls.remove(0);
         let Reading::TurnedAway(TurnedAway::Throttled(fault)) = dialect.interpret(&call, &reply) else { panic!() };
         let SignInReading::Throttled(wait) = dialect.sign_in().unwrap().read(&reply) else { panic!() };
         assert_eq!(fault.wait, wait);
@@ -301,7 +301,7 @@ fn a_refused_sign_in_is_told_from_a_useless_one() {
 #[test]
 fn method_and_paths_are_settings() {
     let changes = settings(json!({"method": "POST", "path": "contacts/delete", "max_contacts_per_call": 1}));
-    let plan = with_settings(&DIALECT, &changes).plan(&id_targets(&[A, B]));
+    let plan = with_settings(&DIALECT, &changes).plan(id_targets(&[A, B]));
     assert_eq!(plan.calls.len(), 2);
     assert!(plan.calls.iter().all(|call| call.request.method() == Method::POST));
     assert_eq!(plan.calls[0].request.uri(), "http://192.0.2.10/api/v0/contacts/delete");
@@ -341,7 +341,7 @@ fn sign_in(dialect: &dyn Dialect, double: &mut dyn Double, account: &Account<'_>
 fn the_double_issues_tokens_that_end() {
     for login_method in ["GET", "POST"] {
         let dialect = with_settings(&DIALECT, &settings(json!({"login_method": login_method})));
-        let call = dialect.plan(&id_targets(&[A])).calls.remove(0);
+        let call = dialect.plan(id_targets(&[A])).calls.remove(0);
         let mut double = double::new();
         let SignInReading::Token { value, lifetime_s } = sign_in(&*dialect, &mut *double, &ADMIN, 1000) else {
             panic!()
@@ -372,14 +372,14 @@ fn the_double_locks_out_after_five_wrong_passwords() {
     }
     assert_eq!(sign_in(&*dialect, &mut *double, &wrong, 1060), SignInReading::Throttled(Some(Wait::For(180))));
     assert!(matches!(sign_in(&*dialect, &mut *double, &ADMIN, 1240), SignInReading::Token { .. }));
-    let fixed = signed(&dialect.plan(&id_targets(&[A])).calls[0], FIXED);
+    let fixed = signed(&dialect.plan(id_targets(&[A])).calls[0], FIXED);
     assert_eq!(double.answer(&fixed, 1000).response.status(), 200);
 }
 
 #[test]
 fn the_double_refuses_what_the_device_refuses() {
     let dialect = example(&DIALECT);
-    let call = dialect.plan(&id_targets(&[A])).calls.remove(0);
+    let call = dialect.plan(id_targets(&[A])).calls.remove(0);
     let mut double = double::new();
     double.seed(&call.targets[0].identifier, false);
     let body = |text: String| {

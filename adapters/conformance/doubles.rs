@@ -104,7 +104,7 @@ fn a_double_knows_what_a_request_asks_for() {
         let double = (registration.double)();
         for kind in kinds(registration) {
             for dialect in examples(registration) {
-                for call in dialect.plan(&targets(some_identifiers(registration, kind, 3))).calls {
+                for call in dialect.plan(targets(some_identifiers(registration, kind, 3))).calls {
                     // Nobody is signed in: what is asked for is another matter than whether it is done.
                     assert_eq!(double.asked(&call.request), Asked::Delete(identifiers(&call)), "{id} {kind:?}");
                     let mut elsewhere = call.request.clone();
@@ -159,7 +159,7 @@ fn what_was_deleted_was_asked_for_and_is_gone() {
                 let everyone = some_identifiers(registration, kind, 9);
                 let mut double = (registration.double)();
                 seed_in_turn(&mut *double, &everyone);
-                let plan = dialect.plan(&targets(everyone.clone()));
+                let plan = dialect.plan(targets(everyone.clone()));
                 let mut deleted = Vec::new();
                 for (call, request) in requests(registration, &mut *double, plan) {
                     let asked = double.asked(&request);
@@ -217,7 +217,7 @@ fn twisted(registration: &Registration, dialect: &dyn Dialect, everyone: &[Ident
     } else {
         seed_in_turn(&mut *double, everyone);
     }
-    let plan = dialect.plan(&targets(everyone.to_vec()));
+    let plan = dialect.plan(targets(everyone.to_vec()));
     for (call, request) in requests(registration, &mut *double, plan) {
         let before: Vec<_> = call.targets.iter().map(|target| double.holds(&target.identifier)).collect();
         let answer = double.answer(&request, 1_000);

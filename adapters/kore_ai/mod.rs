@@ -123,7 +123,7 @@ impl Dialect for KoreAi {
         &PROFILE
     }
 
-    fn plan(&self, targets: &[Target]) -> Plan {
+    fn plan(&self, targets: Vec<Target>) -> Plan {
         let (sendable, refused) = PROFILE.sift(targets);
         let calls = groups(sendable, self.max_contacts_per_call).map(|group| self.call(group)).collect();
         Plan { calls, refused }

@@ -13,7 +13,7 @@ const B: &str = "6960cc07b155d194e2f00002";
 
 fn findings(status: u16, body: &str) -> Vec<Finding> {
     let dialect = example(&DIALECT);
-    let call = dialect.plan(&id_targets(&[A, B])).calls.remove(0);
+    let call = dialect.plan(id_targets(&[A, B])).calls.remove(0);
     let reply = Response::builder().status(status).body(Bytes::from(body.to_owned())).unwrap();
     dialect.interpret(&call, &reply).findings(&call)
 }
@@ -93,7 +93,7 @@ fn what_stands_between_is_not_the_upstreams_refusal() {
 #[test]
 fn the_upstreams_own_code_is_kept() {
     let dialect = example(&DIALECT);
-    let call = dialect.plan(&id_targets(&[A])).calls.remove(0);
+    let call = dialect.plan(id_targets(&[A])).calls.remove(0);
     let reply = Response::builder().status(400).body(Bytes::from(r#"{"errors":[{"msg":"x","code":4007}]}"#)).unwrap();
     let Reading::TurnedAway(crate::TurnedAway::Fault(fault)) = dialect.interpret(&call, &reply) else { panic!() };
     assert_eq!(fault.code, C::UpstreamValidation);
@@ -111,7 +111,7 @@ fn ids_are_written_as_serde_would() {
 #[test]
 fn a_twin_of_a_contact_is_not_told_of_by_the_other_list() {
     let dialect = example(&DIALECT);
-    let call = dialect.plan(&id_targets(&[A, A])).calls.remove(0);
+    let call = dialect.plan(id_targets(&[A, A])).calls.remove(0);
     let body = json!({"successfulRecords": [A], "failedRecords": [{"id": A, "error": "in use"}]});
     let reply = Response::new(Bytes::from(body.to_string()));
     let words: Vec<_> = dialect.interpret(&call, &reply).findings(&call).iter().map(word).collect();

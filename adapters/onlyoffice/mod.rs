@@ -105,7 +105,7 @@ impl Dialect for OnlyOffice {
         &PROFILE
     }
 
-    fn plan(&self, targets: &[Target]) -> Plan {
+    fn plan(&self, targets: Vec<Target>) -> Plan {
         let (sendable, mut refused) = PROFILE.sift(targets);
         let mut calls = Vec::with_capacity(sendable.len());
         for target in sendable {

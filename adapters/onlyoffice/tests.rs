@@ -11,7 +11,7 @@ use crate::contract::{Evidence, Finding, Identifier, Reading, TurnedAway, Wait};
 /// What the reply says of contact 1234: `deleted`, `not_found`, or the fault's code.
 fn word(status: u16, body: &str) -> &'static str {
     let dialect = example(&DIALECT);
-    let call = dialect.plan(&id_targets(&["1234"])).calls.remove(0);
+    let call = dialect.plan(id_targets(&["1234"])).calls.remove(0);
     let reply = Response::builder().status(status).body(Bytes::from(body.to_owned())).unwrap();
     match dialect.interpret(&call, &reply).findings(&call).remove(0) {
         Finding::Deleted(how) => {
@@ -160,7 +160,7 @@ fn a_status_is_the_vendors_only_in_its_envelope() {
 fn only_an_empty_503_comes_before_any_work() {
     let reading = |body: &'static str| {
         let dialect = example(&DIALECT);
-        let call = dialect.plan(&id_targets(&["1234"])).calls.remove(0);
+        let call = dialect.plan(id_targets(&["1234"])).calls.remove(0);
         let reply = Response::builder().status(503).header("retry-after", "7").body(Bytes::from(body)).unwrap();
         dialect.interpret(&call, &reply)
     };
@@ -178,7 +178,7 @@ fn only_an_empty_503_comes_before_any_work() {
 fn a_path_prefix_stays_in_front() {
     let settings = json!({"base_url": "https://portal.example.com/office/"});
     let dialect = with_settings(&DIALECT, settings.as_object().unwrap());
-    let call = dialect.plan(&id_targets(&["7"])).calls.remove(0);
+    let call = dialect.plan(id_targets(&["7"])).calls.remove(0);
     assert_eq!(call.request.uri(), "https://portal.example.com/office/api/2.0/crm/contact/7");
 }
 

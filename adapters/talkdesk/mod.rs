@@ -153,7 +153,7 @@ impl Dialect for Talkdesk {
         &PROFILE
     }
 
-    fn plan(&self, targets: &[Target]) -> Plan {
+    fn plan(&self, targets: Vec<Target>) -> Plan {
         let (sendable, refused) = PROFILE.sift(targets);
         // A group starts with its first contact, so groups stand in the order of their first slots.
         let mut groups: Vec<Vec<Target>> = Vec::new();

@@ -47,7 +47,7 @@ fn reply(status: u16, body: &str) -> Response<Bytes> {
 /// What one reply says about the contacts of the one call for them.
 fn findings(targets: &[Target], status: u16, body: &str) -> Vec<Finding> {
     let dialect = batch();
-    let call = dialect.plan(targets).calls.remove(0);
+    let call = dialect.plan(targets.to_vec()).calls.remove(0);
     assert_eq!(call.targets.len(), targets.len());
     dialect.interpret(&call, &reply(status, body)).findings(&call)
 }
@@ -299,7 +299,7 @@ fn the_upstreams_own_code_is_kept_unless_it_could_be_an_identifier() {
 
 /// The slots of each call.
 fn slots(dialect: &dyn Dialect, targets: &[Target]) -> Vec<Vec<u32>> {
-    let calls = dialect.plan(targets).calls;
+    let calls = dialect.plan(targets.to_vec()).calls;
     calls.iter().map(|call| call.targets.iter().map(|target| target.slot.0).collect()).collect()
 }
 
@@ -311,7 +311,7 @@ fn a_call_has_one_kind_and_calls_stand_by_their_first_slot() {
     assert_eq!(slots(&*batch(), &mixed), [[0, 3], [1, 4], [2, 5]]);
     let single = with_settings(&DIALECT, &settings(json!({"attribution": "batch", "max_contacts_per_call": 1})));
     assert_eq!(slots(&*single, &mixed), [[0], [1], [2], [3], [4], [5]]);
-    let body = &batch().plan(&mixed).calls[2].request.body().clone();
+    let body = &batch().plan(mixed).calls[2].request.body().clone();
     let item = |id: &str| format!("{{\"external_provider\":\"salesforce\",\"external_id\":\"{id}\"}}");
     assert_eq!(body, &format!("[{},{}]", item("003DL0000210"), item("003DL0000211")));
 }
@@ -320,7 +320,7 @@ fn a_call_has_one_kind_and_calls_stand_by_their_first_slot() {
 fn calls_are_filled_to_the_most() {
     let ids: Vec<_> = (0..250).map(|n| format!("91c615e3-1040-4815-8ecb-{n:012x}")).collect();
     let ids: Vec<_> = ids.iter().map(String::as_str).collect();
-    let sizes: Vec<_> = example(&DIALECT).plan(&id_targets(&ids)).calls.iter().map(|c| c.targets.len()).collect();
+    let sizes: Vec<_> = example(&DIALECT).plan(id_targets(&ids)).calls.iter().map(|c| c.targets.len()).collect();
     assert_eq!(sizes, [100, 100, 50]);
 }
 
@@ -396,7 +396,7 @@ fn a_token_without_a_life_holds_ten_minutes() {
 fn a_flag_of_errors_that_nothing_counts_takes_the_claim_away() {
     let dialect = example(&DIALECT);
     let phone = crate::Target { slot: crate::Slot(0), identifier: crate::Identifier::Phone("+188888888".into()) };
-    let call = dialect.plan(&[phone]).calls.remove(0);
+    let call = dialect.plan(vec![phone]).calls.remove(0);
     let reply = Response::new(Bytes::from_static(b"{\"has_errors\":true,\"total_deleted\":1}"));
     let findings = dialect.interpret(&call, &reply).findings(&call);
     assert!(matches!(&findings[0], Finding::Fault(fault) if fault.code.as_str() == "response_contradictory"));

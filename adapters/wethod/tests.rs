@@ -19,13 +19,13 @@ fn reply(status: u16, headers: &[(&str, &str)], body: &str) -> Response<Bytes> {
 
 fn planned(id: &str) -> (Box<dyn Dialect>, Call) {
     let dialect = example(&DIALECT);
-    let call = dialect.plan(&id_targets(&[id])).calls.remove(0);
+    let call = dialect.plan(id_targets(&[id])).calls.remove(0);
     (dialect, call)
 }
 
 fn planned_with(changes: Value) -> Call {
     let Value::Object(changes) = changes else { panic!() };
-    with_settings(&DIALECT, &changes).plan(&id_targets(&["42"])).calls.remove(0)
+    with_settings(&DIALECT, &changes).plan(id_targets(&["42"])).calls.remove(0)
 }
 
 fn finding(reply: &Response<Bytes>) -> Finding {
@@ -195,8 +195,8 @@ fn the_wait_is_read_from_the_own_header_first() {
 #[test]
 fn ids_end_below_two_to_the_63() {
     let dialect = example(&DIALECT);
-    assert_eq!(dialect.plan(&id_targets(&["9223372036854775807", "1"])).calls.len(), 2);
-    assert_eq!(dialect.plan(&id_targets(&["9223372036854775808", "007", "0"])).refused.len(), 3);
+    assert_eq!(dialect.plan(id_targets(&["9223372036854775807", "1"])).calls.len(), 2);
+    assert_eq!(dialect.plan(id_targets(&["9223372036854775808", "007", "0"])).refused.len(), 3);
 }
 
 #[test]

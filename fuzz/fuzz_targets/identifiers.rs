@@ -23,7 +23,7 @@ fuzz_target!(init: { seeds::write(seeds::identifiers) }, |data: &[u8]| {
         IdentifierKind::External => Identifier::External { provider: first.into(), id: second.into() },
     };
     let dialect = case.dialect();
-    let plan = dialect.plan(&[Target { slot: Slot(7), identifier: identifier.clone() }]);
+    let plan = dialect.plan(vec![Target { slot: Slot(7), identifier: identifier.clone() }]);
 
     if !is_good(id, &identifier) {
         assert!(plan.calls.is_empty(), "{id}: {text:?} would be sent");
@@ -44,7 +44,7 @@ fuzz_target!(init: { seeds::write(seeds::identifiers) }, |data: &[u8]| {
     let parsed = url::Url::parse(&request.uri().to_string()).expect("a URL");
     assert_eq!(parsed.as_str(), request.uri().to_string(), "{id}: a URL parser reads another URL");
     // Whoever is deleted, the headers are the same.
-    let other = case.dialect().plan(&[Target { slot: Slot(7), identifier: case.contact(1) }]);
+    let other = case.dialect().plan(vec![Target { slot: Slot(7), identifier: case.contact(1) }]);
     assert_eq!(request.headers(), other.calls[0].request.headers(), "{id}: a header depends on the identifier");
     assert!(!request.headers().contains_key(case.registration.profile.auth.header), "{id}: a credential");
 });

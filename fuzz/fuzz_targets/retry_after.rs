@@ -44,7 +44,7 @@ fuzz_target!(init: { seeds::write(seeds::waits) }, |data: &[u8]| {
     let targets = case.call(&*dialect, 1).targets;
     let backoff = Backoff { base_ms: 500, cap_ms: 60_000 };
     let policy = Policy { max_attempts: 3, doubt_ms: 0, backoff, deadline_ms: u64::MAX, renewable: false };
-    let mut share = Share::new(dialect, policy, &targets);
+    let mut share = Share::new(dialect, policy, targets);
     let mut now = Moment { ms: 5_000, unix_s: 1_700_000_000 };
     let mut dice = fastrand::Rng::with_seed(1);
     for _ in 0..2 {

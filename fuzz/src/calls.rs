@@ -58,7 +58,7 @@ impl Case {
     pub fn call(&self, dialect: &dyn Dialect, contacts: usize) -> Call {
         let targets: Vec<_> =
             (0..contacts).map(|n| Target { slot: Slot(n as u32), identifier: self.contact(n) }).collect();
-        dialect.plan(&targets).calls.remove(0)
+        dialect.plan(targets).calls.remove(0)
     }
 
     /// One of the contacts that this case has. No text of one is part of another's.

@@ -1,6 +1,7 @@
 //! `POST /v1/deletions` and the shorthand: a deletion is asked for and waited for a while. How one is looked up is `lookup`'s.
 //! Above 500 lines because both routes take, check, wait and answer alike.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use super::body::{Lines, Media};
 use super::idempotency::RequestKey;
 use super::problem::{Kind, OutcomeView};
 use super::render::{self, DeletionView, WholeView};
-use super::request::{ContactRequest, Contacts};
+use super::request::{ContactRequest, Contacts, DeletionRequest};
 use super::submission::{Intake, Options, Submission};
 use super::{Api, Problem, body, json, large, lookup, plan, problem, request, results};
 use crate::desk::NoWay;
@@ -66,17 +67,12 @@ pub(super) async fn create(api: &Api, caller: Caller, parts: &Parts, content: Bo
 async fn create_from_json(api: &Api, caller: &Caller, parts: &Parts, content: Body) -> Result<Response, Problem> {
     refuse_query(&parts.uri)?;
     let text = body::read(&parts.headers, content, api.limits.now().body).await?;
-    let request = request::parse(&text)?;
+    let taken = take_in(api, caller, &parts.headers, &text)?;
     drop(text);
-    if request.contacts.len() > api.limits.now().max_contacts {
-        return Err(request::too_many(api.limits.now().max_contacts));
-    }
-    let options = Options { connection: request.connection, reason: request.reason, reference: request.reference };
-    if request.dry_run {
-        return answer_dry_run(api, caller, options, request.contacts);
-    }
-    let Taken { submission, mut draft, earlier, key } =
-        take_in(api, caller, &parts.headers, options, request.contacts)?;
+    let Taken { submission, mut draft, earlier, key } = match taken {
+        ControlFlow::Continue(taken) => taken,
+        ControlFlow::Break(answer) => return Ok(answer),
+    };
     let preferences = || Preferences::read(&parts.headers, api.limits.now().max_wait_s);
     let wait = preferences().wait;
     let carried = if earlier.is_empty() {
@@ -106,25 +102,29 @@ struct Taken<'h> {
     key: Option<RequestKey<'h>>,
 }
 
-/// Takes a JSON body's contacts in. It waits for nothing, so that what it needs has no place in what waits.
+/// Takes a JSON body's contacts in, or answers at once where it asks for a dry run. It waits for nothing, so that what it needs
+/// has no place in what waits.
 fn take_in<'h>(
     api: &Api,
     caller: &Caller,
     headers: &'h HeaderMap,
-    options: Options,
-    contacts: Contacts,
-) -> Result<Taken<'h>, Problem> {
+    body: &[u8],
+) -> Result<ControlFlow<Response, Taken<'h>>, Problem> {
+    let DeletionRequest { connection, contacts, dry_run, reason, reference } = request::parse(body)?;
     let asked = contacts.len();
+    if asked > api.limits.now().max_contacts {
+        return Err(request::too_many(api.limits.now().max_contacts));
+    }
+    let options = Options { connection, reason, reference };
+    if dry_run {
+        return answer_dry_run(api, caller, options, contacts).map(ControlFlow::Break);
+    }
     let key = RequestKey::read(headers, ROUTE, &caller.key.tenant)?;
     let mut intake = Intake::new(caller, options, api.engine.hash_key(), key).with_room(asked);
     let draft = has_room(api, &intake, asked, key)?.then(|| draft(api, &intake));
-    let mut earlier = Vec::new();
-    for contact in contacts {
-        earlier.extend(intake.full_part());
-        intake.add(contact)?;
-    }
+    let earlier = intake.add_all(contacts)?;
     let submission = intake.finish(keys_free_before_ms(api));
-    Ok(Taken { submission, draft, earlier, key })
+    Ok(ControlFlow::Continue(Taken { submission, draft, earlier, key }))
 }
 
 /// One contact a line, read and put down as they come.
@@ -144,7 +144,7 @@ async fn create_from_lines(api: &Api, caller: Caller, parts: &Parts, lines: &mut
         if contacts.is_empty() {
             return Err(request::no_contacts());
         }
-        return answer_dry_run(api, &caller, options, contacts);
+        return answer_dry_run(api, &caller, options, Contacts::from(contacts));
     }
     // Before anything is kept: afterwards it is too late to refuse.
     let following = match body::wants_lines(&parts.headers) {
@@ -212,7 +212,7 @@ pub(super) async fn shorthand(
         return Err(Problem::invalid("", "invalid_path", "the path is not UTF-8"));
     };
     let key = RequestKey::read(&headers, SHORTHAND, &caller.key.tenant)?;
-    let options = Options { connection: Some(connection), ..Options::default() };
+    let options = Options { connection: Some(connection.into()), ..Options::default() };
     let mut intake = Intake::new(&caller, options, api.engine.hash_key(), key);
     intake.add(ContactRequest::bare(id.into()))?;
     let draft = has_room(&api, &intake, 1, key)?.then(|| draft(&api, &intake));
@@ -284,7 +284,7 @@ pub(super) fn options(query: &str) -> Result<(Options, bool), Problem> {
     let (mut options, mut dry_run) = (Options::default(), None);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         let twice = match &*name {
-            "connection" => options.connection.replace(value.into_owned()).is_some(),
+            "connection" => options.connection.replace(Arc::from(value)).is_some(),
             "reason" => options.reason.replace(request::short(&name, value.into_owned())?).is_some(),
             "reference" => options.reference.replace(request::short(&name, value.into_owned())?).is_some(),
             "dry_run" => match &*value {
@@ -465,18 +465,9 @@ fn answer(api: &Api, caller: &Caller, whole: &Whole) -> Response {
     lookup::with_results(api, caller, status(summary), summary, std::slice::from_ref(page))
 }
 
-fn answer_dry_run(
-    api: &Api,
-    caller: &Caller,
-    options: Options,
-    contacts: impl IntoIterator<Item = ContactRequest>,
-) -> Result<Response, Problem> {
+fn answer_dry_run(api: &Api, caller: &Caller, options: Options, contacts: Contacts<'_>) -> Result<Response, Problem> {
     let mut intake = Intake::new(caller, options, api.engine.hash_key(), None);
-    let mut parts = Vec::new();
-    for contact in contacts {
-        parts.extend(intake.full_part());
-        intake.add(contact)?;
-    }
+    let parts = intake.add_all(contacts)?;
     let submission = intake.finish(0);
     let (summary, pages, calls) = plan::dry_run(submission, parts);
     telemetry::deletion(&summary.head.tenant, "dry_run");

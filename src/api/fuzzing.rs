@@ -52,8 +52,8 @@ impl From<ContactRequest> for Asked {
 /// What its caller is told.
 pub fn request(body: &[u8]) -> Result<Whole, Problem> {
     let DeletionRequest { connection, contacts, dry_run, reason, reference } = request::parse(body)?;
-    let contacts = contacts.into_iter().map(Asked::from).collect();
-    Ok(Whole { contacts, texts: [connection, reason, reference], dry_run })
+    let contacts = contacts.into_vec().into_iter().map(Asked::from).collect();
+    Ok(Whole { contacts, texts: [connection.map(|text| text.to_string()), reason, reference], dry_run })
 }
 
 /// A body that arrives in these pieces.

@@ -28,7 +28,7 @@ pub(super) fn dry_run(submission: Submission, earlier: Vec<Part>) -> (Summary, V
         let mut page = part.page();
         let mut put = |slot: Slot, settled: Settled| page.results.put(places(part.first, slot, 1), &settled, |_| {});
         for (connection, share) in connections.iter().zip(0..) {
-            let plan = connection.dialect.plan(&part.targets(share));
+            let plan = connection.dialect.plan(part.targets(share));
             for (slot, fault) in plan.refused {
                 put(slot, Settled::refused_here(&fault));
             }

@@ -5,32 +5,45 @@
 use std::fmt;
 use std::sync::Arc;
 
+use adapters::plain::Plain;
 use adapters::{Identifier, Text};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use self::wrong::{WHICH, explain};
 use super::problem::{self, Problem, Violation};
+
+mod wrong;
 
 /// The longest `ref`, `reason` and `reference`, in characters.
 pub(super) const MAX_TEXT: usize = 128;
 
-/// What a caller asks for.
+/// What a caller asks for; ids may stand in its body.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct DeletionRequest {
-    pub(super) connection: Option<String>,
-    pub(super) contacts: Contacts,
+pub(super) struct DeletionRequest<'b> {
+    pub(super) connection: Option<Arc<str>>,
+    #[serde(bound(deserialize = "'de: 'b"))]
+    pub(super) contacts: Contacts<'b>,
     #[serde(default)]
     pub(super) dry_run: bool,
     pub(super) reason: Option<String>,
     pub(super) reference: Option<String>,
 }
 
-/// The contacts of a request, in order. How many will come is not known while they are read, so further ones get a list of
-/// their own, and none is moved.
+/// The contacts of a request, in order.
+#[derive(Debug)]
+pub(super) enum Contacts<'b> {
+    /// Ids alone, as they stand in the body.
+    Bare(Vec<&'b str>),
+    /// Any.
+    Any(Lists),
+}
+
+/// How many contacts will come is not known while they are read, so further ones get a list of their own, and none is moved.
 #[derive(Debug, Default)]
-pub(super) struct Contacts(Vec<Vec<ContactRequest>>);
+pub(super) struct Lists(Vec<Vec<ContactRequest>>);
 
 /// The first list of contacts has room for so many, each further one for twice as many as the one before.
 const FIRST_LIST: usize = 4;
@@ -65,16 +78,16 @@ struct External {
 struct Id(Text);
 
 /// Reads a request, or says what is wrong with it and where.
-pub(super) fn parse(body: &[u8]) -> Result<DeletionRequest, Problem> {
+pub(super) fn parse(body: &[u8]) -> Result<DeletionRequest<'_>, Problem> {
     // Looked at as a whole, each of its texts need not be.
-    let read = match std::str::from_utf8(body) {
-        Ok(text) => serde_json::from_str(text),
-        Err(_) => serde_json::from_slice(body),
-    };
-    let request: DeletionRequest = match read {
-        Ok(request) => request,
-        // Once more with paths: that is only worth its time where something is wrong.
-        Err(err) => return Err(explain::<DeletionRequest>(body, &err, "")),
+    let text = std::str::from_utf8(body).ok();
+    let request = match text.and_then(read_plain) {
+        Some(request) => request,
+        None => {
+            let read = text.map_or_else(|| serde_json::from_slice(body), serde_json::from_str);
+            // Once more with paths: that is only worth its time where something is wrong.
+            read.map_err(|err| explain::<DeletionRequest<'_>>(body, &err, ""))?
+        }
     };
     let mut errors = Vec::new();
     let mut too_long = |pointer: String, text: Option<&str>| {
@@ -85,7 +98,7 @@ pub(super) fn parse(body: &[u8]) -> Result<DeletionRequest, Problem> {
     };
     too_long("/reason".to_owned(), request.reason.as_deref());
     too_long("/reference".to_owned(), request.reference.as_deref());
-    for (n, contact) in request.contacts.iter().enumerate() {
+    for (n, contact) in request.contacts.lists().enumerate() {
         if contact.reference.as_deref().is_some_and(|text| text.len() > MAX_TEXT) {
             too_long(format!("/contacts/{n}/ref"), contact.reference.as_deref());
         }
@@ -98,6 +111,32 @@ pub(super) fn parse(body: &[u8]) -> Result<DeletionRequest, Problem> {
         });
     }
     if errors.is_empty() { Ok(request) } else { Err(Problem::violations(errors)) }
+}
+
+/// The same of a body that is written plainly, and whose contacts are bare ids; `None` says nothing of it.
+fn read_plain(text: &str) -> Option<DeletionRequest<'_>> {
+    let mut json = Plain::new(text);
+    let (mut connection, mut reason, mut reference, mut contacts) = (None, None, None, None);
+    json.members(|json, name| {
+        // No member may be there twice.
+        let before = match name {
+            "connection" => connection.replace(Arc::from(json.text()?)).is_some(),
+            "reason" => reason.replace(json.text()?.to_owned()).is_some(),
+            "reference" => reference.replace(json.text()?.to_owned()).is_some(),
+            "contacts" => {
+                let mut ids = Vec::new();
+                json.items(|json| {
+                    ids.push(json.text()?);
+                    Some(())
+                })?;
+                contacts.replace(ids).is_some()
+            }
+            _ => true,
+        };
+        (!before).then_some(())
+    })?;
+    json.end()?;
+    Some(DeletionRequest { connection, contacts: Contacts::Bare(contacts?), dry_run: false, reason, reference })
 }
 
 /// Reads one line of JSON Lines: the contact at this index, or what is wrong with it and where.
@@ -132,112 +171,45 @@ pub(super) fn short(name: &str, text: String) -> Result<String, Problem> {
     Ok(text)
 }
 
-/// `at` stands before the pointer: where in the request the text is.
-fn explain<'b, T: Deserialize<'b>>(body: &'b [u8], first: &serde_json::Error, at: &str) -> Problem {
-    use serde_json::error::Category;
-    let mut reader = serde_json::Deserializer::from_slice(body);
-    let found = serde_path_to_error::deserialize::<_, T>(&mut reader);
-    let (path, err) = match found {
-        Err(err) => (at.to_owned() + &pointer(err.path()), err.into_inner()),
-        // The object is sound; something follows it.
-        Ok(_) => {
-            let place = format!("at line {}, column {}", first.line(), first.column());
-            return Problem::new(&problem::INVALID_JSON).detail(format!("Something follows the JSON value, {place}."));
-        }
-    };
-    let place = format!("at line {}, column {}", err.line(), err.column());
-    match err.classify() {
-        Category::Data => {
-            let text = err.to_string();
-            let (code, message) = describe(&text);
-            // serde stands at the object when it finds these; the member is what the caller looks for.
-            let path = match code {
-                "duplicate_member" | "missing_member" => format!("{path}/{}", named(&text)),
-                _ => path,
-            };
-            Problem::invalid(path, code, message)
-        }
-        Category::Eof => Problem::new(&problem::INVALID_JSON).detail(format!("The JSON ends too early, {place}.")),
-        Category::Syntax | Category::Io => {
-            Problem::new(&problem::INVALID_JSON).detail(format!("The JSON cannot be read, {place}."))
-        }
-    }
-}
-
-fn pointer(path: &serde_path_to_error::Path) -> String {
-    use serde_path_to_error::Segment;
-    let mut text = String::new();
-    for segment in path {
-        match segment {
-            Segment::Seq { index } => text.push_str(&format!("/{index}")),
-            // Only a member that is not known is kept back, and nothing lies below it: this points to the object that has it.
-            Segment::Map { key } if !is_a_name(key) => break,
-            Segment::Map { key } => text.push_str(&format!("/{key}")),
-            Segment::Enum { variant } => text.push_str(&format!("/{variant}")),
-            Segment::Unknown => text.push_str("/?"),
-        }
-    }
-    text
-}
-
-/// serde's message as code and sentence. Values that it repeats are left out: they may be identifiers.
-fn describe(message: &str) -> (&'static str, String) {
-    // From the end, where serde's own words are: what it repeats before them can have the same in it.
-    let place = |tail: &str| tail.bytes().all(|b| b.is_ascii_digit() || b" column".contains(&b));
-    let message = message.rsplit_once(" at line ").filter(|(_, tail)| place(tail)).map_or(message, |(head, _)| head);
-    let name = || named(message);
-    if message.starts_with("unknown field") {
-        let known = message.rsplit_once(", expected").map_or("", |(_, known)| known.trim());
-        let what = if is_a_name(name()) { format!("`{}`", name()) } else { "a member".to_owned() };
-        return ("unknown_member", format!("{what} is not known here; expected {known}"));
-    }
-    if message.starts_with("duplicate field") {
-        return ("duplicate_member", format!("`{}` stands more than once", name()));
-    }
-    if message.starts_with("missing field") {
-        return ("missing_member", format!("`{}` is missing", name()));
-    }
-    if let Some(text) = message.strip_prefix(WHICH) {
-        return ("identifier_count", text.to_owned());
-    }
-    let expected = message.rsplit_once("expected ").map_or("another type", |(_, expected)| expected);
-    (
-        "wrong_type",
-        format!(
-            "must be {}",
-            expected.replace("struct DeletionRequest", "an object").replace("struct External", "an object")
-        ),
-    )
-}
-
-/// The member that serde's message names.
-fn named(message: &str) -> &str {
-    message.split('`').nth(1).unwrap_or_default()
-}
-
-/// Whether a member's name looks like one, and may be repeated. What has a digit or a sign in it may be an identifier that
-/// got into the wrong place.
-fn is_a_name(name: &str) -> bool {
-    (1..=32).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
-}
-
-/// Marks our own message among serde's.
-const WHICH: &str = "which identifier: ";
-
-impl Contacts {
+impl Contacts<'_> {
     /// How many they are.
     pub(super) fn len(&self) -> usize {
-        self.0.iter().map(Vec::len).sum()
+        match self {
+            Self::Bare(ids) => ids.len(),
+            Self::Any(Lists(lists)) => lists.iter().map(Vec::len).sum(),
+        }
     }
 
     fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len() == 0
     }
 
-    fn iter(&self) -> impl Iterator<Item = &ContactRequest> {
-        self.0.iter().flatten()
+    /// Each of them.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn into_vec(self) -> Vec<ContactRequest> {
+        match self {
+            Self::Bare(ids) => ids.into_iter().map(|id| ContactRequest::bare(id.into())).collect(),
+            Self::Any(lists) => lists.into_iter().collect(),
+        }
     }
 
+    /// Those that can have more than an id.
+    fn lists(&self) -> impl Iterator<Item = &ContactRequest> {
+        let lists = match self {
+            Self::Bare(_) => &[][..],
+            Self::Any(Lists(lists)) => lists,
+        };
+        lists.iter().flatten()
+    }
+}
+
+impl From<Vec<ContactRequest>> for Contacts<'_> {
+    fn from(list: Vec<ContactRequest>) -> Self {
+        Self::Any(Lists(vec![list]))
+    }
+}
+
+impl Lists {
     fn push(&mut self, contact: ContactRequest) {
         match self.0.last_mut() {
             Some(list) if list.len() < list.capacity() => list.push(contact),
@@ -251,7 +223,7 @@ impl Contacts {
     }
 }
 
-impl IntoIterator for Contacts {
+impl IntoIterator for Lists {
     type Item = ContactRequest;
     type IntoIter = std::iter::Flatten<std::vec::IntoIter<Vec<ContactRequest>>>;
 
@@ -260,24 +232,24 @@ impl IntoIterator for Contacts {
     }
 }
 
-impl<'de> Deserialize<'de> for Contacts {
+impl<'de> Deserialize<'de> for Contacts<'_> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Shape;
         impl<'de> Visitor<'de> for Shape {
-            type Value = Contacts;
+            type Value = Lists;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a sequence")
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Contacts, A::Error> {
-                let mut contacts = Contacts::default();
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Lists, A::Error> {
+                let mut contacts = Lists::default();
                 while let Some(contact) = list.next_element()? {
                     contacts.push(contact);
                 }
                 Ok(contacts)
             }
         }
-        deserializer.deserialize_seq(Shape)
+        deserializer.deserialize_seq(Shape).map(Self::Any)
     }
 }
 
@@ -422,18 +394,57 @@ mod tests {
     #[test]
     fn many_contacts_stay_in_their_order() {
         for count in [1, 4, 5, 12, 13, 10_000] {
-            let body = format!("{{\"contacts\":{:?}}}", (0..count).collect::<Vec<_>>());
-            let contacts = parse(body.as_bytes()).unwrap().contacts;
-            assert_eq!((contacts.len(), contacts.iter().count()), (count, count));
-            let texts = contacts.into_iter().map(|contact| contact.identifier.text().to_owned());
-            assert!(texts.eq((0..count).map(|n| n.to_string())));
+            let numbers: Vec<_> = (0..count).collect();
+            let texts: Vec<_> = numbers.iter().map(ToString::to_string).collect();
+            for (list, is_bare) in [(format!("{numbers:?}"), false), (format!("{texts:?}"), true)] {
+                let body = format!("{{\"contacts\":{list}}}");
+                let contacts = parse(body.as_bytes()).unwrap().contacts;
+                assert_eq!((contacts.len(), matches!(contacts, Contacts::Bare(_))), (count, is_bare));
+                let contacts = contacts.into_vec();
+                assert!(contacts.iter().map(|contact| contact.identifier.text()).eq(&texts));
+            }
         }
+    }
+
+    #[test]
+    fn what_is_written_plainly_asks_for_what_serde_makes_of_it() {
+        let good =
+            r#"{"connection":"c","contacts":["6960cbe9b155d194e2f00001","","é","7"],"reason":"r","reference":"x"}"#;
+        let parts = "{|}|[|]|,|:| |\n|\"|\\|\"a\"|\"\\n\"|7|null|true|[]|\u{a0}|\"\u{1}\"|\"\u{2028}\"|{\"id\":1}|\"contacts\":[\"1\"],|";
+        let parts: Vec<_> = [parts, "\"reason\":null,|\"dry_run\":false,|\"filter\":1,"]
+            .concat()
+            .split('|')
+            .map(str::to_owned)
+            .collect();
+        let mut rng = fastrand::Rng::with_seed(7);
+        let mut plain = 0;
+        let told = |request: DeletionRequest<'_>| {
+            let ids: Vec<_> = request.contacts.into_vec().into_iter().map(|contact| contact.identifier).collect();
+            (request.connection, ids, request.dry_run, request.reason, request.reference)
+        };
+        for _ in 0..100_000 {
+            let mut text = good.to_owned();
+            for _ in 0..rng.usize(1..4) {
+                let (from, to) = (rng.usize(..=text.len()), rng.usize(..8));
+                if let Some(cut) = text.get(from..(from + to).min(text.len())) {
+                    let end = from + cut.len();
+                    text.replace_range(from..end, rng.choice(&parts).unwrap());
+                }
+            }
+            if let Some(request) = read_plain(&text) {
+                plain += 1;
+                let serde = serde_json::from_str::<DeletionRequest<'_>>(&text).expect(&text);
+                assert!(matches!(serde.contacts, Contacts::Any(_)));
+                assert_eq!(told(request), told(serde), "{text}");
+            }
+        }
+        assert!(plain > 5_000, "{plain}");
     }
 
     #[test]
     fn the_three_ways_to_name_a_contact() {
         let body = r#"{"contacts":["a",7,{"id":8,"ref":"r"},{"phone":"+1","connection":"c"},{"external":{"provider":"p","id":"x"}}]}"#;
-        let contacts: Vec<_> = parse(body.as_bytes()).unwrap().contacts.into_iter().collect();
+        let contacts = parse(body.as_bytes()).unwrap().contacts.into_vec();
         let texts: Vec<_> = contacts.iter().map(|contact| contact.identifier.text()).collect();
         assert_eq!(texts, ["a", "7", "8", "+1", "x"]);
         assert_eq!(contacts[2].reference.as_deref(), Some("r"));

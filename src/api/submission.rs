@@ -6,14 +6,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use adapters::{Fault, Identifier, IdentifierRule, Slot};
+use adapters::{Identifier, Slot};
 use hashbrown::HashTable;
 use siphasher::sip128::SipHasher24;
 use std::hash::Hasher;
 
 use super::auth::Caller;
 use super::idempotency::{Fingerprint, RequestKey};
-use super::request::ContactRequest;
+use super::request::{ContactRequest, Contacts};
 use super::{Problem, problem};
 use crate::clock;
 use crate::engine::Settled;
@@ -23,7 +23,7 @@ use crate::tenants::{Connection, Tenant};
 /// What is asked for besides the contacts.
 #[derive(Debug, Default)]
 pub(super) struct Options {
-    pub(super) connection: Option<String>,
+    pub(super) connection: Option<Arc<str>>,
     pub(super) reason: Option<String>,
     pub(super) reference: Option<String>,
 }
@@ -33,6 +33,8 @@ pub(super) struct Intake<'c> {
     caller: &'c Caller,
     head: Head,
     fallback: Option<Arc<str>>,
+    /// The share of contacts that name no connection, once there is one.
+    fallback_share: Option<u16>,
     ways: Vec<Way>,
     shares: HashMap<Arc<str>, u16>,
     hash_key: [u8; 16],
@@ -49,7 +51,14 @@ struct Filling {
     contacts: Vec<Asked>,
     identifiers: Vec<Identifier>,
     settled: Vec<(Slot, Settled)>,
+    /// So many of them were looked at.
+    judged: usize,
 }
+
+/// So many contacts are looked at together: each step is a short loop over all of them, whose turns a processor overlaps. A
+/// part ends with the last of them.
+const AT_ONCE: usize = 50;
+const _: () = assert!(PART.is_multiple_of(AT_ONCE));
 
 /// A connection, and what is hashed before each of its identifiers.
 struct Way {
@@ -90,7 +99,8 @@ impl<'c> Intake<'c> {
         Self {
             caller,
             head,
-            fallback: options.connection.map(Arc::from).or_else(|| tenant.default_connection.clone()),
+            fallback: options.connection.or_else(|| tenant.default_connection.clone()),
+            fallback_share: None,
             ways: Vec::new(),
             shares: HashMap::new(),
             hash_key,
@@ -115,54 +125,96 @@ impl<'c> Intake<'c> {
 
     /// How many contacts it has so far.
     pub(super) fn len(&self) -> usize {
-        self.seen.hashes.len()
+        self.part.first as usize + self.part.contacts.len()
+    }
+
+    /// Takes contacts in; returned are the parts that got full, but for the last one.
+    pub(super) fn add_all(&mut self, contacts: Contacts<'_>) -> Result<Vec<Part>, Problem> {
+        let mut full = Vec::new();
+        match contacts {
+            Contacts::Bare(ids) => {
+                let share = self.share(None)?;
+                for ids in ids.chunks(AT_ONCE) {
+                    full.extend(self.full_part());
+                    let Filling { contacts, identifiers, .. } = &mut self.part;
+                    contacts.resize(contacts.len() + ids.len(), Asked { share, hash: None, reference: None });
+                    identifiers.extend(ids.iter().map(|id| Identifier::Id((*id).into())));
+                    self.judge();
+                }
+            }
+            Contacts::Any(contacts) => {
+                for contact in contacts {
+                    full.extend(self.full_part());
+                    self.add(contact)?;
+                }
+            }
+        }
+        Ok(full)
     }
 
     /// Takes a contact in. One whose connection does not exist refuses the whole request.
     pub(super) fn add(&mut self, request: ContactRequest) -> Result<(), Problem> {
         let ContactRequest { connection, identifier, reference } = request;
         let share = self.share(connection.as_deref())?;
-        let slot = Slot(self.len() as u32);
-        let way = &mut self.ways[usize::from(share)];
-        let admitted = way.connection.registration.profile.admit(&identifier);
-        // Two spellings of one contact are the same, where the connection's identifiers have several.
-        let canonical = admitted.as_ref().ok().map(|rule| rule.key(&identifier));
-        let hash = way.hash(&identifier, canonical.as_deref());
-        if let Some(fingerprint) = &mut self.fingerprint {
-            let text = match &canonical {
-                Some(canonical) => canonical.as_bytes().to_vec(),
-                None => refused(&identifier),
-            };
-            let kind = identifier.kind().as_str();
-            fingerprint.add(&way.connection.name, kind, &text, reference.as_deref().unwrap_or_default());
-        }
-        drop(canonical);
-        if let Some(settled) = self.settle_here(slot, hash, admitted) {
-            self.part.settled.push((slot, settled));
-        }
-        self.part.contacts.push(Asked { share, hash: Some(hash), reference });
+        self.part.contacts.push(Asked { share, hash: None, reference });
         self.part.identifiers.push(identifier);
+        if self.part.contacts.len() - self.part.judged == AT_ONCE {
+            self.judge();
+        }
         Ok(())
     }
 
-    /// What needs no upstream: identifiers that the dialect cannot send, and contacts that stand earlier already.
-    fn settle_here(
-        &mut self,
-        slot: Slot,
-        hash: IdentifierHash,
-        admitted: Result<&'static IdentifierRule, Fault>,
-    ) -> Option<Settled> {
-        match admitted {
-            Err(fault) => {
-                self.seen.hashes.push(hash);
-                Some(Settled::refused_here(&fault))
+    /// Hashes the contacts that came since the last time, and settles what needs no upstream: identifiers that the dialect cannot
+    /// send, and contacts that stand earlier already.
+    fn judge(&mut self) {
+        let Self {
+            ways, seen, fingerprint, part: Filling { first, contacts, identifiers, settled, judged, .. }, ..
+        } = self;
+        let from = std::mem::replace(judged, contacts.len());
+        let (contacts, slots) = (&mut contacts[from..], *first + from as u32..);
+        let mut refused_here = Vec::new();
+        for ((contact, identifier), slot) in contacts.iter().zip(&identifiers[from..]).zip(slots.clone()) {
+            let way = &mut ways[usize::from(contact.share)];
+            let admitted = way.connection.registration.profile.admit(identifier);
+            // Two spellings of one contact are the same, where the connection's identifiers have several.
+            let canonical = admitted.as_ref().ok().map(|rule| rule.key(identifier));
+            if let Some(fingerprint) = fingerprint {
+                let text = match &canonical {
+                    Some(canonical) => canonical.as_bytes().to_vec(),
+                    None => refused(identifier),
+                };
+                let kind = identifier.kind().as_str();
+                fingerprint.add(&way.connection.name, kind, &text, contact.reference.as_deref().unwrap_or_default());
             }
-            Ok(_) => self.seen.twin(slot, hash).map(Settled::duplicate),
+            seen.hashes.push(way.hash(identifier, canonical.as_deref()));
+            if let Err(fault) = admitted {
+                refused_here.push((Slot(slot), Settled::refused_here(&fault)));
+            }
+        }
+        let mut refused_here = refused_here.into_iter().peekable();
+        for (contact, slot) in contacts.iter_mut().zip(slots) {
+            let slot = Slot(slot);
+            contact.hash = seen.hashes.get(slot.0 as usize).copied();
+            match refused_here.next_if(|(refused, _)| *refused == slot) {
+                Some(refused) => settled.push(refused),
+                None => settled.extend(seen.twin(slot).map(|twin| (slot, Settled::duplicate(twin)))),
+            }
         }
     }
 
     /// The share of a connection, found when it is first named.
     fn share(&mut self, named: Option<&str>) -> Result<u16, Problem> {
+        if let (None, Some(share)) = (named, self.fallback_share) {
+            return Ok(share);
+        }
+        let share = self.share_of(named)?;
+        if named.is_none() {
+            self.fallback_share = Some(share);
+        }
+        Ok(share)
+    }
+
+    fn share_of(&mut self, named: Option<&str>) -> Result<u16, Problem> {
         let Some(name) = named.or(self.fallback.as_deref()) else {
             let message = "names no connection, and neither the request nor the tenant has a default";
             return Err(Problem::invalid(format!("/contacts/{}", self.len()), "no_connection", message));
@@ -189,13 +241,15 @@ impl<'c> Intake<'c> {
         if self.part.contacts.len() < PART {
             return None;
         }
+        self.judge();
         let (number, first) = (self.part.number + 1, self.part.first + self.part.contacts.len() as u32);
         let next = Filling { number, first, ..Filling::default() };
         Some(std::mem::replace(&mut self.part, next).into())
     }
 
     /// Ends it. A key whose deletion was finished before this moment is free again.
-    pub(super) fn finish(self, free_before_ms: i64) -> Submission {
+    pub(super) fn finish(mut self, free_before_ms: i64) -> Submission {
+        self.judge();
         let claim = self.fingerprint.map(|fingerprint| fingerprint.claim(free_before_ms));
         let accept = Accept { head: self.head, last: Arc::new(self.part.into()), claim, hold: false };
         Submission { accept, connections: self.ways.into_iter().map(|way| way.connection).collect() }
@@ -209,7 +263,7 @@ impl<'c> Intake<'c> {
 
 impl From<Filling> for Part {
     fn from(full: Filling) -> Self {
-        let Filling { number, first, contacts, identifiers, settled } = full;
+        let Filling { number, first, contacts, identifiers, settled, judged: _ } = full;
         Self { number, first, contacts: Arc::new(contacts), identifiers, settled }
     }
 }
@@ -252,14 +306,14 @@ impl Way {
 
 impl Seen {
     /// The contact that stands for this one, if there is one; else this one stands for those that follow.
-    fn twin(&mut self, slot: Slot, hash: IdentifierHash) -> Option<Slot> {
-        self.hashes.push(hash);
+    fn twin(&mut self, slot: Slot) -> Option<Slot> {
+        let hash = self.hashes.get(slot.0 as usize)?;
         // The hash is one already, and nobody outside can choose it.
         let short = |hash: &IdentifierHash| u64::from_le_bytes(hash.first_chunk().copied().unwrap_or_default());
         let hashes = &self.hashes;
         let of = |slot: &u32| hashes.get(*slot as usize).map_or(0, short);
-        let same = |other: &u32| hashes.get(*other as usize) == Some(&hash);
-        match self.slots.entry(short(&hash), same, of) {
+        let same = |other: &u32| hashes.get(*other as usize) == Some(hash);
+        match self.slots.entry(short(hash), same, of) {
             hashbrown::hash_table::Entry::Occupied(twin) => Some(Slot(*twin.get())),
             hashbrown::hash_table::Entry::Vacant(place) => {
                 place.insert(slot.0);

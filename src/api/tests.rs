@@ -155,7 +155,7 @@ fn a_fingerprint_is_of_what_is_asked_for() {
     for spelt in [r#""6960CBE9B155D194E2F00001""#, r#"{"connection":"crm","id":"6960cbe9b155d194e2f00001"}"#] {
         assert_eq!(plain(&[spelt]), same, "{spelt}");
     }
-    let to = |connection: &str| Options { connection: Some(connection.to_owned()), ..Options::default() };
+    let to = |connection: &str| Options { connection: Some(connection.into()), ..Options::default() };
     let because = |reason: &str| Options { reason: Some(reason.to_owned()), ..Options::default() };
     let named = |reference: &str| Options { reference: Some(reference.to_owned()), ..Options::default() };
     assert_eq!(of(&[one], to("crm")), same);
@@ -192,7 +192,7 @@ fn a_connection_is_found_for_each_contact_or_the_whole_is_refused() {
         let mut intake = Intake::new(&caller, options, [7; 16], None);
         intake.add(contact(json)).map_err(|problem| problem.code()).map(|()| intake.len())
     };
-    let to = |connection: &str| Options { connection: Some(connection.to_owned()), ..Options::default() };
+    let to = |connection: &str| Options { connection: Some(connection.into()), ..Options::default() };
     let phone = r#"{"phone":"+1"}"#;
     assert_eq!(add(to("lists"), phone), Ok(1));
     assert_eq!(add(to("crm"), r#"{"phone":"+1","connection":"lists"}"#), Ok(1));
@@ -211,7 +211,7 @@ fn query_parameters_are_the_other_members() {
     let text = |text: &str| Some(text.to_owned());
     assert_eq!(read("").unwrap(), (None, None, None, false));
     let all = read("dry_run=true&reference=%C3%A9+1&reason=a%26b&connection=c").unwrap();
-    assert_eq!(all, (text("c"), text("a&b"), text("\u{e9} 1"), true));
+    assert_eq!(all, (Some("c".into()), text("a&b"), text("\u{e9} 1"), true));
     assert_eq!(read("dry_run=false&reason=").unwrap(), (None, text(""), None, false));
     assert!(read(&format!("reason={}", "%C3%A9".repeat(128))).is_ok());
     for (query, code) in [

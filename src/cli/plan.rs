@@ -60,7 +60,7 @@ impl Plan {
         let connection = super::connection(&tenants, self.tenant.as_deref(), self.connection.as_deref())?;
         let slots = (0..).map(Slot);
         let targets: Vec<_> = slots.zip(identifiers).map(|(slot, identifier)| Target { slot, identifier }).collect();
-        let plan = connection.dialect.plan(&targets);
+        let plan = connection.dialect.plan(targets);
         for call in &plan.calls {
             output::data(&shown(connection, call));
         }

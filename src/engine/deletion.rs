@@ -131,7 +131,7 @@ pub struct Share {
 
 impl Share {
     /// Plans a share's contacts; those that the dialect cannot send are settled at once.
-    pub fn new(dialect: Arc<dyn Dialect>, policy: Policy, targets: &[Target]) -> Self {
+    pub fn new(dialect: Arc<dyn Dialect>, policy: Policy, targets: Vec<Target>) -> Self {
         let mut share = Self::empty(dialect, policy);
         let fresh = share.groups(targets, 0, false, None);
         share.ready.extend(fresh);
@@ -143,8 +143,8 @@ impl Share {
     pub fn resume(
         dialect: Arc<dyn Dialect>,
         policy: Policy,
-        fresh: &[Target],
-        past: &[Past],
+        fresh: Vec<Target>,
+        past: Vec<Past>,
         last_ticket: u64,
         now: Moment,
         dice: &mut fastrand::Rng,
@@ -157,7 +157,7 @@ impl Share {
             let last = group.last.filter(|_| !in_flight).map(Fault::new);
             let last = last.or_else(|| (in_flight || group.in_doubt).then(|| lost.clone()));
             share.begun |= in_flight;
-            for mut group in share.groups(&group.targets, group.attempts, group.in_doubt, last) {
+            for mut group in share.groups(group.targets, group.attempts, group.in_doubt, last) {
                 // Since when is not put down.
                 group.doubt_since_ms = (in_flight || group.in_doubt).then_some(now.ms);
                 if in_flight {
@@ -191,7 +191,7 @@ impl Share {
     }
 
     /// Plans contacts. Those that the dialect does not send are settled: as refused, or as unknown if they are in doubt.
-    fn groups(&mut self, targets: &[Target], attempts: u32, in_doubt: bool, last: Option<Fault>) -> Vec<Group> {
+    fn groups(&mut self, targets: Vec<Target>, attempts: u32, in_doubt: bool, last: Option<Fault>) -> Vec<Group> {
         let plan = self.dialect.plan(targets);
         for (slot, fault) in plan.refused {
             let settled = match &last {
@@ -501,7 +501,7 @@ impl Share {
             closed.in_doubt = in_doubt;
             closed.last = last.as_ref().map(|fault| fault.code);
         });
-        for mut again in self.groups(&left_over, group.attempts, in_doubt, last) {
+        for mut again in self.groups(left_over, group.attempts, in_doubt, last) {
             again.renewed = group.renewed || renew;
             again.sent = group.sent;
             again.tries = group.tries;

@@ -111,11 +111,11 @@ mod tests {
             let dialect = open(registration, &mut dice);
             let target = Target { slot: Slot(0), identifier: identifier(registration, IdentifierKind::Id, 1) };
             let share = match past {
-                None => Share::new(dialect, policy, &[target]),
+                None => Share::new(dialect, policy, vec![target]),
                 Some(attempts) => {
                     let targets = vec![target];
                     let past = Past { targets, attempts, in_doubt: true, in_flight: false, last: None };
-                    Share::resume(dialect, policy, &[], &[past], 9, Moment { ms: 0, unix_s: 0 }, &mut dice)
+                    Share::resume(dialect, policy, Vec::new(), vec![past], 9, Moment { ms: 0, unix_s: 0 }, &mut dice)
                 }
             };
             Self { share, now_ms: 0, dice }

@@ -204,7 +204,7 @@ fn run(
     };
     world.book.accept(&accept);
     let targets = Job::first(&accept).past(SHARE).0;
-    let share = Share::new(Arc::clone(&world.dialect), policy(&mut world.dice, calm), &targets);
+    let share = Share::new(Arc::clone(&world.dialect), policy(&mut world.dice, calm), targets);
     world.hire(share, 1);
     if !calm {
         for (one_in, event) in [(3, Event::Crash), (5, Event::Crash), (4, Event::Zombie), (6, Event::Cancel)] {
@@ -336,7 +336,7 @@ impl World {
         let (fresh, past, last_ticket) = job.past(SHARE);
         let (now, mut dice) = (self.moment(), self.dice.fork());
         let policy = policy(&mut self.dice, self.calm);
-        let share = Share::resume(Arc::clone(&self.dialect), policy, &fresh, &past, last_ticket, now, &mut dice);
+        let share = Share::resume(Arc::clone(&self.dialect), policy, fresh, past, last_ticket, now, &mut dice);
         self.hire(share, job.key.fence);
         let current = self.current;
         self.write_down(current);
@@ -592,7 +592,7 @@ fn a_share_settles_every_slot_once() {
         let targets: Vec<_> = (0..CONTACTS)
             .map(|n| Target { slot: Slot(n as u32), identifier: identifier(registration, kind, n) })
             .collect();
-        let mut share = Share::new(dialect, policy(&mut dice, true), &targets);
+        let mut share = Share::new(dialect, policy(&mut dice, true), targets);
         let now = Moment { ms: 0, unix_s: 0 };
         while let Step::Send(ticket, _) = share.poll(now) {
             let reply = Response::new(Bytes::new());
@@ -621,7 +621,7 @@ fn after_an_open_circuit_what_was_never_tried_goes_first() {
     let targets: Vec<_> =
         (0..3).map(|n| Target { slot: Slot(n as u32), identifier: identifier(registration, kind, n) }).collect();
     let policy = Policy { max_attempts: 4, deadline_ms: 1_000_000, ..policy(&mut dice, true) };
-    let mut share = Share::new(open(registration, &mut dice), policy, &targets);
+    let mut share = Share::new(open(registration, &mut dice), policy, targets);
     let at = |ms| Moment { ms, unix_s: 0 };
     let sent = |share: &mut Share, ms| match share.poll(at(ms)) {
         Step::Send(ticket, call) => (ticket, call.targets[0].slot.0),

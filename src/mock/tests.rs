@@ -44,7 +44,7 @@ impl Scene {
         identifiers.iter().for_each(|identifier| self.mock.seed(identifier, false));
         let targets = (0..).map(Slot).zip(identifiers);
         let targets: Vec<_> = targets.map(|(slot, each)| Target { slot, identifier: each.clone() }).collect();
-        let mut call = self.dialect.plan(&targets).calls.remove(0);
+        let mut call = self.dialect.plan(targets).calls.remove(0);
         let ask = |request| read(&send(&self.mock, &request).unwrap()).unwrap();
         let connection = self.mock.connection_toml();
         call.request = with_credential(self.registration, &*self.dialect, &connection, call.request, ask);

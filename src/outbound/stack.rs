@@ -584,7 +584,7 @@ mod tests {
         let forms = ["7000001", "00000000000000000000000a", "91c615e3-1040-4815-8ecb-00000000000a"];
         let mut ids = forms.into_iter().map(|text| Identifier::Id(text.into()));
         let identifier = ids.find(|id| registration.profile.admit(id).is_ok()).unwrap();
-        upstream.connection.dialect.plan(&[Target { slot: Slot(0), identifier }]).calls.remove(0)
+        upstream.connection.dialect.plan(vec![Target { slot: Slot(0), identifier }]).calls.remove(0)
     }
 
     fn wait_for_credential(admitted: Result<Permit, Lost>) -> (Option<Wait>, bool) {

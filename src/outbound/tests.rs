@@ -230,7 +230,7 @@ fn a_call(connection: &Connection, n: usize) -> Call {
     let forms = [format!("{}", 7_000_001 + n), format!("{n:024x}"), format!("91c615e3-1040-4815-8ecb-{n:012x}")];
     let mut ids = forms.into_iter().map(|text| Identifier::Id(text.into()));
     let identifier = ids.find(|id| connection.registration.profile.admit(id).is_ok()).unwrap();
-    connection.dialect.plan(&[Target { slot: Slot(0), identifier }]).calls.remove(0)
+    connection.dialect.plan(vec![Target { slot: Slot(0), identifier }]).calls.remove(0)
 }
 
 #[tokio::test(start_paused = true)]

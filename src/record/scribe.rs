@@ -196,7 +196,7 @@ impl Scribe {
         let rest = path.strip_prefix(&*self.own_base).unwrap_or(path);
         let path = format!("{}{}", self.example_base, self.disguise.path(rest));
         let headers = |dialect: &dyn Dialect, contacts: &[Identifier]| {
-            let call = dialect.plan(&targets(contacts)).calls.into_iter().next();
+            let call = dialect.plan(targets(contacts)).calls.into_iter().next();
             call.map(|call| call.request.headers().clone()).unwrap_or_default()
         };
         let Kind::Delete(contacts) = kind else { return WireRequest { method, path, ..empty() } };

@@ -16,10 +16,10 @@ use crate::support::ids;
 fn signal(dialect: &Arc<dyn Dialect>, status: StatusCode, retry_after: Option<&'static str>) -> Signal {
     let known = ids(dialect.profile().id, 1);
     assert_eq!(dialect.profile().identifiers[0].kind, IdentifierKind::Id);
-    let targets = [Target { slot: Slot(0), identifier: Identifier::Id(known[0].as_str().into()) }];
+    let targets = vec![Target { slot: Slot(0), identifier: Identifier::Id(known[0].as_str().into()) }];
     let backoff = Backoff { base_ms: 500, cap_ms: 60_000 };
     let policy = Policy { max_attempts: 3, doubt_ms: 0, backoff, deadline_ms: u64::MAX, renewable: false };
-    let mut share = Share::new(Arc::clone(dialect), policy, &targets);
+    let mut share = Share::new(Arc::clone(dialect), policy, targets);
     let now = Moment { ms: 1_000, unix_s: 1_700_000_000 };
     let Step::Send(ticket, _) = share.poll(now) else { panic!("it is not sent") };
     let mut reply = Response::new(Bytes::new());

@@ -44,7 +44,7 @@ fn signed_in(dialect: &dyn Dialect, double: &mut dyn Double, targets: &[Target])
     let sign_in = dialect.sign_in().unwrap();
     let request = sign_in.request(&Account(&ACCOUNT)).unwrap();
     let SignInReading::Token { value, .. } = sign_in.read(&double.answer(&request, 1_000).response) else { panic!() };
-    let call = dialect.plan(targets).calls.remove(0);
+    let call = dialect.plan(targets.to_vec()).calls.remove(0);
     let mut request = call.request.clone();
     request.headers_mut().insert("authorization", format!("Bearer {value}").parse().unwrap());
     (call, request)

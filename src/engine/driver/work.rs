@@ -184,12 +184,12 @@ impl Work<'_> {
             return Ok(());
         }
         let dialect = Arc::clone(&connection.dialect);
-        let mut share = Share::resume(dialect, policy, &fresh, &past, last_ticket, clock::now(), &mut dice);
+        let has_past = !past.is_empty();
+        let mut share = Share::resume(dialect, policy, fresh, past, last_ticket, clock::now(), &mut dice);
         // Nobody works there any more, but the ledger has what is in doubt there.
-        if !past.is_empty() && upstream.is_newer_than(self.job.head.created_ms) {
+        if has_past && upstream.is_newer_than(self.job.head.created_ms) {
             share.leave();
         }
-        drop((fresh, past));
         let mut traced = self.trace.map(|trace| Arc::clone(trace).share(self.job.head.id, connection));
         let mut told = Told::new(&self.job.head, &connection.name, self.trace.map(|trace| &**trace));
 

@@ -14,7 +14,7 @@ fn delete(mock: &Mock, n: usize) -> (Vec<Finding>, u16) {
     let dialect = open(registration, &mock.connection_toml());
     let identifier = some_id(registration, n);
     mock.seed(&identifier, false);
-    let mut call = dialect.plan(&[Target { slot: Slot(0), identifier }]).calls.remove(0);
+    let mut call = dialect.plan(vec![Target { slot: Slot(0), identifier }]).calls.remove(0);
     let ask = |request| reply_of(mock, &request);
     call.request = with_credential(registration, &*dialect, &mock.connection_toml(), call.request, ask);
     let reply = reply_of(mock, &call.request);

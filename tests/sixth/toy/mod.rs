@@ -84,7 +84,7 @@ impl Dialect for Toy {
         &PROFILE
     }
 
-    fn plan(&self, targets: &[Target]) -> Plan {
+    fn plan(&self, targets: Vec<Target>) -> Plan {
         let (sendable, refused) = PROFILE.sift(targets);
         let calls = sendable.chunks(self.max_contacts_per_call).map(|chunk| self.call(chunk)).collect();
         Plan { calls, refused }

@@ -12,7 +12,7 @@ const A: &str = "91c615e3-1040-4815-8ecb-039a18b756b5";
 
 fn check(body: &serde_json::Value, expected: &str) {
     let dialect = example(&DIALECT);
-    let call = dialect.plan(&id_targets(&[A])).calls.remove(0);
+    let call = dialect.plan(id_targets(&[A])).calls.remove(0);
     let reply = Response::new(Bytes::from(body.to_string()));
     let word = match dialect.interpret(&call, &reply).findings(&call).remove(0) {
         Finding::Deleted(_) => "deleted",

@@ -48,7 +48,7 @@ impl Dialect for Buggy {
     fn profile(&self) -> &'static Profile {
         self.inner.profile()
     }
-    fn plan(&self, targets: &[Target]) -> Plan {
+    fn plan(&self, targets: Vec<Target>) -> Plan {
         self.inner.plan(targets)
     }
     fn interpret(&self, call: &Call, reply: &http::Response<Bytes>) -> Reading {
