@@ -185,7 +185,9 @@ impl Work<'_> {
         }
         let dialect = Arc::clone(&connection.dialect);
         let has_past = !past.is_empty();
-        let mut share = Share::resume(dialect, policy, fresh, past, last_ticket, clock::now(), &mut dice);
+        // What it is while nothing is waited for.
+        let mut now = clock::now();
+        let mut share = Share::resume(dialect, policy, fresh, past, last_ticket, now, &mut dice);
         // Nobody works there any more, but the ledger has what is in doubt there.
         if has_past && upstream.is_newer_than(self.job.head.created_ms) {
             share.leave();
@@ -209,7 +211,7 @@ impl Work<'_> {
             let mut wake = None;
             let mut done = false;
             while calls.len() < upstream.max_in_flight() && !is_halted && !is_moved {
-                match share.poll(clock::now()) {
+                match share.poll(now) {
                     Step::Send(ticket, call) => {
                         let (attempts, in_doubt) = share.attempt(ticket).unwrap_or((1, false));
                         let slots: Vec<_> = call.targets.iter().map(|target| target.slot).collect();
@@ -267,9 +269,13 @@ impl Work<'_> {
             };
             tokio::select! {
                 biased;
-                Some(written) = writes.next() => written?,
+                Some(written) = writes.next() => {
+                    now = clock::now();
+                    written?;
+                }
                 Some(ended) = calls.next() => {
                     // Station 7.
+                    now = clock::now();
                     let Ended { ticket, attempt, permit, reply } = ended;
                     let reply = match reply {
                         // It never left. The share stands as it is, and so does the ledger.
@@ -282,7 +288,7 @@ impl Work<'_> {
                     };
                     match reply {
                         Ok(reply) => {
-                            let signal = share.on_reply(ticket, &reply, clock::now(), &mut dice);
+                            let signal = share.on_reply(ticket, &reply, now, &mut dice);
                             permit.inspect(|permit| upstream.heard(permit, signal));
                             if signal != Signal::default() {
                                 told.answered_badly(attempt, &reply);
@@ -290,12 +296,15 @@ impl Work<'_> {
                         }
                         Err(lost) => {
                             told.lost(attempt, &lost);
-                            share.on_lost(ticket, lost, clock::now(), &mut dice);
+                            share.on_lost(ticket, lost, now, &mut dice);
                         }
                     }
                 }
-                () = &mut news => news.set(signals.news()),
-                () = nap => {}
+                () = &mut news => {
+                    now = clock::now();
+                    news.set(signals.news());
+                }
+                () = nap => now = clock::now(),
             }
         }
     }
