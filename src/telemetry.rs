@@ -3,6 +3,7 @@
 //! Names and labels are listed in ARCHITECTURE.md. Handles are taken once for each row of labels, and kept: naming a metric costs
 //! more than counting.
 
+mod gathered;
 mod json;
 mod line;
 pub mod minutes;
@@ -29,6 +30,7 @@ use crate::maps::HashMap;
 use crate::outbound::BreakerState;
 use crate::tenants::Connection;
 
+pub use self::gathered::{flush_log, worker_is_idle};
 pub(crate) use self::origin::{Origin, about, request_id, under};
 pub use self::otlp::{Exporter, Queue};
 pub(crate) use self::trace::{Attempt, Trace};
@@ -56,7 +58,7 @@ pub fn log(format: LogFormat, filter: &str) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let plain = std::env::var_os("NO_COLOR").is_some() || !std::io::IsTerminal::is_terminal(&std::io::stderr());
     let painted = format == LogFormat::Text && !plain;
-    let stderr = move || line::Lines::new(std::io::stderr(), painted);
+    let stderr = gathered::ToStderr { painted };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_target(false);
     // A second start, as tests do, keeps the first subscriber.
     let _ = match format {

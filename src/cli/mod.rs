@@ -29,6 +29,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::settings::ConfigError;
+use crate::telemetry;
 use crate::tenants::{Connection, Tenants};
 
 /// The version, and which commit it was built from.
@@ -175,11 +176,13 @@ fn next(command: &str, failure: &Failure) -> String {
 }
 
 fn on_runtime(command: impl Future<Output = Outcome>) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().on_thread_park(telemetry::worker_is_idle).build();
     let runtime = runtime.map_err(|err| Failure::Failed(format!("the runtime cannot start: {err}")))?;
     let outcome = runtime.block_on(command);
     // Nothing is left that must be waited for; a blocking look-up of a name must not hold up the end.
     runtime.shutdown_background();
+    telemetry::flush_log();
     outcome
 }
 
