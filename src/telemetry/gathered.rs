@@ -1,19 +1,20 @@
 //! Lines of a busy moment, written together: a write costs more than to put a line into words.
 //!
-//! A worker of the runtime keeps what it logs until it has nothing else to do, which is less than a moment. Warnings and errors go
-//! out at once with all that came before them, as does what any other thread logs. Lines stay in their order.
+//! A worker of the runtime keeps what it logs until it has nothing else to do, or until there is enough for one write. Warnings and
+//! errors go out at once with all that came before them, as does what any other thread logs. Lines stay in their order.
 
 use std::cell::Cell;
 use std::io::{self, Stderr, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, TryLockError};
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::line::Lines;
 
-/// No more bytes than this are kept for later.
-const MOST: usize = 16 * 1_024;
+/// No more bytes than this are written at once, but for a line that is longer: a pipe takes so many as one piece on Linux, whoever
+/// else writes into it (pipe(7)).
+const MOST: usize = 4_096;
 
 /// What is kept, and written to standard error.
 static LOG: Gathered<fn() -> Stderr> = Gathered { kept: Mutex::new(Vec::new()), out: io::stderr };
@@ -26,7 +27,7 @@ thread_local! {
 /// A worker of the runtime has nothing to do.
 pub fn worker_is_idle() {
     SAYS_SO.set(true);
-    LOG.write_kept();
+    LOG.write_kept_unless_busy();
 }
 
 /// The process is about to end.
@@ -62,15 +63,31 @@ struct Gathered<O> {
 impl<W: Write, O: Fn() -> W> Gathered<O> {
     fn add(&self, line: &[u8], at_once: bool) -> io::Result<()> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if !kept.is_empty() && kept.len() + line.len() > MOST {
+            self.write(&mut kept)?;
+        }
         kept.extend_from_slice(line);
         if at_once || kept.len() >= MOST { self.write(&mut kept) } else { Ok(()) }
     }
 
     fn write_kept(&self) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write_all(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The same, without waiting for another thread: that one writes, or is a worker that says later that it is idle. Whoever
+    /// waited here for a log that nobody reads would keep the sockets waiting.
+    fn write_kept_unless_busy(&self) {
+        match self.kept.try_lock() {
+            Ok(mut kept) => self.write_all(&mut kept),
+            Err(TryLockError::Poisoned(kept)) => self.write_all(&mut kept.into_inner()),
+            Err(TryLockError::WouldBlock) => {}
+        }
+    }
+
+    fn write_all(&self, kept: &mut Vec<u8>) {
         if !kept.is_empty() {
             // Nobody is left to be told that there is no log.
-            let _ = self.write(&mut kept);
+            let _ = self.write(kept);
         }
     }
 
@@ -117,11 +134,29 @@ mod tests {
         log.write_kept();
         log.write_kept();
         assert_eq!(lines(), [b"d\n".to_vec()]);
-        let long = vec![b'x'; MOST - 1];
-        log.add(&long, false).unwrap();
+        log.add(b"e\n", false).unwrap();
+        let writing = log.kept.lock().unwrap();
+        log.write_kept_unless_busy();
+        drop(writing);
         assert!(lines().is_empty());
-        log.add(b"\n", false).unwrap();
-        assert_eq!(lines(), [[&long[..], b"\n"].concat()]);
+        log.write_kept_unless_busy();
+        assert_eq!(lines(), [b"e\n".to_vec()]);
+    }
+
+    #[test]
+    fn no_more_is_written_at_once_than_a_pipe_takes_as_one() {
+        let out = Mutex::new(Vec::new());
+        let log = Gathered { kept: Mutex::new(Vec::new()), out: || Out(&out) };
+        let (half, long) = (vec![b'h'; MOST / 2], vec![b'l'; MOST + 1]);
+        for at_once in [false, true] {
+            for line in [&half, &half, &half, &long, &half] {
+                log.add(line, at_once).unwrap();
+            }
+            log.write_kept();
+            let sizes: Vec<_> = std::mem::take(&mut *out.lock().unwrap()).iter().map(Vec::len).collect();
+            let (half, long) = (MOST / 2, MOST + 1);
+            assert_eq!(sizes, if at_once { vec![half, half, half, long, half] } else { vec![MOST, half, long, half] });
+        }
     }
 
     struct Out<'o>(&'o Mutex<Vec<Vec<u8>>>);
