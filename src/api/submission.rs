@@ -33,8 +33,6 @@ pub(super) struct Intake<'c> {
     caller: &'c Caller,
     head: Head,
     fallback: Option<Arc<str>>,
-    /// The share of contacts that name no connection, once there is one.
-    fallback_share: Option<u16>,
     ways: Vec<Way>,
     shares: HashMap<Arc<str>, u16>,
     hash_key: [u8; 16],
@@ -100,7 +98,6 @@ impl<'c> Intake<'c> {
             caller,
             head,
             fallback: options.connection.or_else(|| tenant.default_connection.clone()),
-            fallback_share: None,
             ways: Vec::new(),
             shares: HashMap::new(),
             hash_key,
@@ -204,17 +201,6 @@ impl<'c> Intake<'c> {
 
     /// The share of a connection, found when it is first named.
     fn share(&mut self, named: Option<&str>) -> Result<u16, Problem> {
-        if let (None, Some(share)) = (named, self.fallback_share) {
-            return Ok(share);
-        }
-        let share = self.share_of(named)?;
-        if named.is_none() {
-            self.fallback_share = Some(share);
-        }
-        Ok(share)
-    }
-
-    fn share_of(&mut self, named: Option<&str>) -> Result<u16, Problem> {
         let Some(name) = named.or(self.fallback.as_deref()) else {
             let message = "names no connection, and neither the request nor the tenant has a default";
             return Err(Problem::invalid(format!("/contacts/{}", self.len()), "no_connection", message));

@@ -511,14 +511,10 @@ impl Page {
 impl Part {
     /// The contacts of one share that have no result.
     pub fn targets(&self, share: u16) -> Vec<Target> {
-        let slots = (self.first..).map(Slot);
-        if self.settled.is_empty() && self.contacts.iter().all(|contact| contact.share == share) {
-            let target = |(slot, identifier): (Slot, &Identifier)| Target { slot, identifier: identifier.clone() };
-            return slots.zip(&self.identifiers).map(target).collect();
-        }
         let mut done = self.settled.iter().map(|(slot, _)| *slot).peekable();
         let mut targets = Vec::with_capacity(self.contacts.len());
-        for ((contact, identifier), slot) in self.contacts.iter().zip(&self.identifiers).zip(slots) {
+        for ((contact, identifier), n) in self.contacts.iter().zip(&self.identifiers).zip(self.first..) {
+            let slot = Slot(n);
             // Both run in the order of slots.
             let settled = done.next_if_eq(&slot).is_some();
             if contact.share == share && !settled {
